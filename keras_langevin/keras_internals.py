@@ -1,0 +1,313 @@
+"""Every private name of Keras that this package touches, and nothing else.
+
+A new Keras release that moves something breaks this file alone.
+"""
+
+import contextlib
+import functools
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_langevin.weights import is_statistic
+
+# ---------------------------------------------------------------------------- optimizers
+
+
+class JointOptimizer(keras.optimizers.Optimizer):
+    """An optimizer whose step sees all variables at once and states its results as values.
+
+    A subclass implements `step(parameters, gradients, learning_rate)`, which reads whatever
+    it likes and yields `(variable, new value)` pairs for parameters and for its own state.
+    All reads happen before the first write. Gradients arrive dense, summed over replicas,
+    unscaled and averaged over accumulation steps. The statistics of tracked layers arrive as
+    the values of the variables in `statistic_variables`, on the same footing.
+    """
+
+    statistics = None  # which statistics the step reads: None, "diagonal", "quasi_diagonal"
+
+    def step(self, parameters, gradients, learning_rate):
+        raise NotImplementedError
+
+    @property
+    def statistic_variables(self):
+        return [v for v in self._trainable_variables if is_statistic(v)]
+
+    def position(self, variable):
+        """Place of a trainable variable in the list that `build` received."""
+        return self._get_variable_index(variable)
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        pairs = [(_dense(g), v) for g, v in zip(grads, trainable_variables, strict=True)]
+        gradients = _sum_over_replicas(self, pairs)
+        with _no_torch_gradients():
+            results = list(self.step(trainable_variables, gradients, learning_rate))
+            _assign_all(self, results)
+
+    def _overwrite_variables_directly_with_gradients(self, grads, vars):
+        """Statistics are averages over the examples of one backward pass, so they average
+        over replicas and accumulation steps, where Keras would keep one replica's and the
+        largest. They scale with the square of the gradient and are freed of the loss scale."""
+        measured = [(g, v) for g, v in zip(grads, vars, strict=True) if is_statistic(v)]
+        if not measured:
+            return super()._overwrite_variables_directly_with_gradients(grads, vars)
+        additive = [(g, v) for g, v in measured if not v.statistic.is_intensive]
+        values = dict(
+            zip((id(v) for _, v in additive), _sum_over_replicas(self, additive), strict=True)
+        )
+        scale = _loss_scale(self, measured)
+        with _no_torch_gradients():
+            for gradient, variable in measured:
+                value = values.get(id(variable), gradient)
+                if not variable.statistic.is_intensive:
+                    value = value / ops.cast(scale**2 * num_replicas(), value.dtype)
+                variable.assign(self._accumulated_statistic(variable, value))
+        rest = [(g, v) for g, v in zip(grads, vars, strict=True) if not is_statistic(v)]
+        return super()._overwrite_variables_directly_with_gradients(
+            [g for g, _ in rest], [v for _, v in rest]
+        )
+
+    def _accumulated_statistic(self, variable, value):
+        steps = self.gradient_accumulation_steps
+        if not steps:
+            return value
+        micro_step = self._iterations % steps
+        if variable.statistic.is_intensive:  # must stay as it is while a sum builds on it
+            return ops.where(micro_step == steps - 1, value, variable)
+        started = ops.cast(micro_step > 0, value.dtype)
+        return started * variable + value / steps
+
+    def load_own_variables(self, store):
+        """Keras warns and skips when the number of variables differs: for a sampler that
+        would be a silently lost chain. The state of a metric whose model is not tracked yet
+        (a file is loaded before anything can be tracked) waits until it is."""
+        if len(store.keys()) != len(self.variables):
+            if self.statistics is not None and not self.statistic_variables:
+                self._waiting_state = {key: np.array(store[key]) for key in store.keys()}
+                return
+            raise ValueError(
+                f"The saved state of this {self.__class__.__name__} does not fit: expected "
+                f"{len(self.variables)} variables. Received: {len(store.keys())} variables. "
+                "Load it into an optimizer with the same arguments on the same model; an "
+                "optimizer that needs statistics must be tracked first "
+                "(`kl.track_statistics(model, optimizer)`)."
+            )
+        super().load_own_variables(store)
+
+
+def inner_optimizer(optimizer):
+    """The optimizer itself, without the wrapper that float16 training puts around it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def rebuild_optimizer(optimizer, variables):
+    """Builds a built optimizer again for another list of variables, keeping the state it
+    had for the variables it already knew."""
+    optimizer = inner_optimizer(optimizer)
+    if not optimizer.built:
+        return
+    kept = _values_by_name(optimizer)
+    fixed = [optimizer._iterations]
+    if isinstance(optimizer._learning_rate, keras.Variable):
+        fixed.append(optimizer._learning_rate)
+    for variable in list(optimizer._variables):
+        if not any(variable is f for f in fixed):
+            optimizer._tracker.untrack(variable)
+    optimizer._trainable_variables_indices = {}
+    optimizer.built = False
+    with keras.name_scope(optimizer.name):
+        optimizer.build(variables)
+    optimizer.built = True
+    for name, variable in _named_state(optimizer):
+        if name in kept and tuple(kept[name].shape) == tuple(variable.shape):
+            variable.assign(kept[name])
+    waiting = getattr(optimizer, "_waiting_state", None)
+    if waiting is not None:
+        optimizer._waiting_state = None
+        optimizer.load_own_variables(waiting)
+
+
+def _named_state(optimizer):
+    counts = {}
+    for variable in optimizer.variables:
+        count = counts[variable.name] = counts.get(variable.name, -1) + 1
+        yield (variable.name, count), variable
+
+
+def _values_by_name(optimizer):
+    return {name: ops.convert_to_numpy(v) for name, v in _named_state(optimizer)}
+
+
+def _loss_scale(optimizer, measured):
+    for gradient, variable in measured:
+        if variable.statistic.kind == "loss_scale":
+            return gradient
+    return optimizer.loss_scale_factor or 1.0
+
+
+def _dense(gradient):
+    """An Embedding's gradient on TensorFlow holds only the rows of the batch; noise and
+    prior move every row."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(gradient)
+    return gradient
+
+
+def _sum_over_replicas(optimizer, pairs):
+    if keras.backend.backend() == "tensorflow":
+        pairs = optimizer._all_reduce_sum_gradients(pairs)
+    return [gradient for gradient, _ in pairs]
+
+
+def _assign_all(optimizer, results):
+    if keras.backend.backend() != "tensorflow":
+        for variable, value in results:
+            variable.assign(ops.cast(value, variable.dtype))
+        return
+    import tensorflow as tf
+
+    def assign(strategy, variables, values):
+        for variable, value in zip(variables, values, strict=True):
+            strategy.extended.update(
+                variable, lambda v, new: v.assign(new), args=(value,), group=False
+            )
+
+    variables = [v.value if isinstance(v, keras.Variable) else v for v, _ in results]
+    values = [tf.cast(value, v.dtype) for (v, value) in results]
+    tf.__internal__.distribute.interim.maybe_merge_call(
+        assign, optimizer._distribution_strategy, variables, values
+    )
+
+
+def num_replicas() -> int:
+    """Replicas whose examples make up one batch."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.distribute.get_strategy().num_replicas_in_sync
+    return 1
+
+
+def _no_torch_gradients():
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.no_grad()
+    return contextlib.nullcontext()
+
+
+# -------------------------------------------------------------------------------- models
+
+
+def flatten_layers(model):
+    return model._flatten_layers()
+
+
+def own_trainable_variables(layer):
+    """What a layer holds itself, not through its sublayers, and would be trained."""
+    return [v for v in layer._trainable_variables if v.trainable and not is_statistic(v)]
+
+
+def add_weights(model, variables):
+    """Makes variables the model's own, also after it was built."""
+    was_locked = model._tracker.locked
+    model._tracker.unlock()
+    for variable in variables:
+        model._track_variable(variable)
+    if was_locked:
+        model._tracker.lock()
+    forget_compiled_functions(model)
+
+
+def remove_weights(model, variables):
+    for variable in variables:
+        model._untrack_variable(variable)
+    forget_compiled_functions(model)
+
+
+def forget_compiled_functions(model):
+    """A function compiled by an earlier `fit` knows the old list of variables."""
+    for name in ("train_function", "test_function", "predict_function"):
+        if hasattr(model, name):
+            setattr(model, name, None)
+
+
+@contextlib.contextmanager
+def without_weights(model, hidden):
+    """Inside, the model's own weights do not contain the hidden ones."""
+    if hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()  # while the list still matches the state of a running `fit`
+    own = model._trainable_variables
+    before = list(own)
+    own[:] = [v for v in own if not any(v is h for h in hidden)]
+    try:
+        yield
+    finally:
+        own[:] = before
+
+
+# What shows or stores a model's weights. Each runs as if the model were not tracked.
+_PRESENTING = (
+    "save",
+    "save_weights",
+    "load_weights",
+    "save_own_variables",
+    "load_own_variables",
+    "get_weights",
+    "set_weights",
+    "count_params",
+    "summary",
+    "export",
+)
+
+
+def present_without(model, hiding):
+    """Shadows the methods that show or store weights; `hiding` makes the context they run in."""
+
+    def shadow(method):
+        @functools.wraps(method)
+        def presented(*args, **kwargs):
+            with hiding():
+                return method(*args, **kwargs)
+
+        return presented
+
+    for name in _PRESENTING:
+        if hasattr(model, name):
+            setattr(model, name, shadow(getattr(model, name)))
+
+
+def present_all(model):
+    """Undoes `present_without`."""
+    for name in _PRESENTING:
+        model.__dict__.pop(name, None)
+
+
+# ----------------------------------------------------------------------------- gradients
+
+
+def kernel_vjp(op, kernel_shape, cotangent):
+    """Gradient of sum(op(kernel) * cotangent) for an `op` linear in its kernel, float32."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        _, pullback = jax.vjp(op, jax.numpy.zeros(kernel_shape, "float32"))
+        return pullback(cotangent)[0]
+    if backend == "torch":
+        import torch
+
+        kernel = torch.zeros(kernel_shape, device=cotangent.device)
+        with torch.enable_grad():
+            _, pullback = torch.func.vjp(op, kernel)
+            return pullback(cotangent)[0]
+    import tensorflow as tf
+
+    kernel = tf.zeros(kernel_shape)
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        outputs = op(kernel)
+    return tape.gradient(outputs, kernel, output_gradients=cotangent)

@@ -1,0 +1,309 @@
+"""Priors over weights: log-density and score of each, in `keras.ops`, on every backend.
+
+A prior is given to an optimizer as `prior=`; `None` is the flat prior. A mapping from
+patterns of variable paths to priors gives different layers different priors:
+
+>>> prior = {r"embeddings": kl.priors.Normal(0.1), r".*": kl.priors.FanInNormal(10.0)}
+"""
+
+import math
+import re
+
+import keras
+import numpy as np
+from keras import ops
+
+_register = keras.saving.register_keras_serializable(package="keras_langevin")
+
+
+def _positive(name, value):
+    if isinstance(value, bool) or not np.isfinite(value) or value <= 0:
+        raise ValueError(f"`{name}` must be a positive finite number. Received: {name}={value}")
+    return float(value)
+
+
+class Prior:
+    """What a prior must say about one variable (all its entries together).
+
+    `log_density(value)` is a scalar, up to no constant; `score(value)` its gradient, shaped
+    as the value; `precision(shape)` a representative curvature -d²log p/dθ² of one entry, a
+    float that damps the metric of a preconditioner and must not depend on the value.
+    """
+
+    def log_density(self, value):
+        raise NotImplementedError
+
+    def score(self, value):
+        raise NotImplementedError
+
+    def precision(self, shape) -> float:
+        raise NotImplementedError
+
+    def for_variable(self, variable):
+        """The prior of this variable; priors that depend on its shape return another one."""
+        return self
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@_register
+class Flat(Prior):
+    """p(θ) ∝ 1, what `prior=None` means. Improper: weights that no data reach drift away."""
+
+    def log_density(self, value):
+        return ops.zeros((), dtype=value.dtype)
+
+    def score(self, value):
+        return ops.zeros_like(value)
+
+    def precision(self, shape):
+        return 0.0
+
+
+@_register
+class Normal(Prior):
+    """Independent N(mean, stddev²) on every entry.
+
+    Args:
+        stddev: Standard deviation, in units of the weight.
+        mean: Centre.
+    """
+
+    def __init__(self, stddev=1.0, mean=0.0):
+        self.stddev = _positive("stddev", stddev)
+        self.mean = float(mean)
+
+    def log_density(self, value):
+        z = (value - self.mean) / self.stddev
+        constant = math.log(self.stddev) + 0.5 * math.log(2 * math.pi)
+        return ops.sum(-0.5 * z * z - constant)
+
+    def score(self, value):
+        return (self.mean - value) / self.stddev**2
+
+    def precision(self, shape):
+        return 1.0 / self.stddev**2
+
+    def get_config(self):
+        return {"stddev": self.stddev, "mean": self.mean}
+
+
+@_register
+class FanInNormal(Prior):
+    """N(0, scale / fan_in) on kernels, N(0, bias_stddev²) on vectors (biases, offsets).
+
+    The fan-in is the product of all axes but the last: inputs of a Dense unit, patch size
+    times channels of a convolution. A depthwise kernel sees one channel, an embedding row
+    one token. The MNIST study behind this package found `scale=1` to underfit a 784-100-100-10
+    network and 10 to 20 not to.
+    """
+
+    def __init__(self, scale=10.0, bias_stddev=1.0):
+        self.scale = _positive("scale", scale)
+        self.bias_stddev = _positive("bias_stddev", bias_stddev)
+
+    def for_variable(self, variable):
+        return Normal(self._stddev(variable))
+
+    def _stddev(self, variable):
+        shape = tuple(variable.shape)
+        if len(shape) < 2:
+            return self.bias_stddev
+        name = variable.path.rsplit("/", 1)[-1]
+        inputs = shape[:-1]
+        if "depthwise" in name:
+            inputs = shape[:-2]
+        elif name.startswith("embeddings"):
+            inputs = ()
+        return math.sqrt(self.scale / math.prod(inputs))
+
+    def get_config(self):
+        return {"scale": self.scale, "bias_stddev": self.bias_stddev}
+
+
+@_register
+class Laplace(Prior):
+    """p(θ) = exp(-|θ - mean| / scale) / (2 scale) on every entry: variance 2 scale²."""
+
+    def __init__(self, scale=1.0, mean=0.0):
+        self.scale = _positive("scale", scale)
+        self.mean = float(mean)
+
+    def log_density(self, value):
+        return ops.sum(-ops.abs(value - self.mean) / self.scale - math.log(2 * self.scale))
+
+    def score(self, value):
+        return ops.sign(self.mean - value) / self.scale
+
+    def precision(self, shape):
+        return 0.5 / self.scale**2  # 1 / variance: the density has no curvature of its own
+
+    def get_config(self):
+        return {"scale": self.scale, "mean": self.mean}
+
+
+@_register
+class StudentT(Prior):
+    """Student's t with `df` degrees of freedom: heavy tails, a few large weights allowed."""
+
+    def __init__(self, df=4.0, scale=1.0, mean=0.0):
+        self.df = _positive("df", df)
+        self.scale = _positive("scale", scale)
+        self.mean = float(mean)
+
+    def log_density(self, value):
+        z = (value - self.mean) / self.scale
+        constant = (
+            math.lgamma((self.df + 1) / 2)
+            - math.lgamma(self.df / 2)
+            - 0.5 * math.log(self.df * math.pi)
+            - math.log(self.scale)
+        )
+        return ops.sum(constant - 0.5 * (self.df + 1) * ops.log1p(z * z / self.df))
+
+    def score(self, value):
+        offset = value - self.mean
+        return -(self.df + 1) * offset / (self.df * self.scale**2 + offset * offset)
+
+    def precision(self, shape):
+        return (self.df + 1) / (self.df * self.scale**2)  # the curvature at the centre
+
+    def get_config(self):
+        return {"df": self.df, "scale": self.scale, "mean": self.mean}
+
+
+@_register
+class HierarchicalNormal(Prior):
+    """Normal whose precision, shared by the whole variable, is Gamma(concentration, rate)
+    and integrated out: with n entries,
+
+        p(θ) ∝ (rate + ‖θ - mean‖² / 2)^-(n/2 + concentration)
+
+    (Marceau-Caron and Ollivier's released code, with its constructor slips mended). The
+    variable learns its own scale; concentration = rate / v² expects precisions near 1/v².
+    """
+
+    def __init__(self, concentration=1.0, rate=1.0, mean=0.0):
+        self.concentration = _positive("concentration", concentration)
+        self.rate = _positive("rate", rate)
+        self.mean = float(mean)
+
+    def log_density(self, value):
+        n = math.prod(value.shape)
+        a, b = self.concentration, self.rate
+        offset = value - self.mean
+        constant = (
+            math.lgamma(n / 2 + a) - math.lgamma(a) + a * math.log(b) - n / 2 * math.log(2 * math.pi)
+        )
+        return constant - (n / 2 + a) * ops.log(b + 0.5 * ops.sum(offset * offset))
+
+    def score(self, value):
+        n = math.prod(value.shape)
+        offset = value - self.mean
+        rate = self.rate + 0.5 * ops.sum(offset * offset)
+        return -(n / 2 + self.concentration) / rate * offset
+
+    def precision(self, shape):
+        return self.concentration / self.rate  # the prior mean of the precision
+
+    def get_config(self):
+        return {"concentration": self.concentration, "rate": self.rate, "mean": self.mean}
+
+
+class TFPDistribution(Prior):
+    """Any scalar, continuous TensorFlow Probability distribution, applied to every entry.
+
+    Only on the TensorFlow backend, where the score is automatic differentiation. A model
+    that holds it cannot be saved with its optimizer, since TFP distributions have no config.
+
+    >>> prior = kl.priors.TFPDistribution(tfp.distributions.Cauchy(0.0, 1.0))
+    """
+
+    def __init__(self, distribution):
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "A TensorFlow Probability distribution can be a prior on the TensorFlow backend "
+                f"only. Received: {distribution!r} on backend={keras.backend.backend()!r}. Use "
+                "one of `kl.priors`, which work on every backend."
+            )
+        if tuple(distribution.event_shape) or tuple(distribution.batch_shape):
+            raise ValueError(
+                "A prior must be a distribution of one number; it is applied to every entry. "
+                f"Received: batch_shape={tuple(distribution.batch_shape)}, "
+                f"event_shape={tuple(distribution.event_shape)}."
+            )
+        self.distribution = distribution
+
+    def log_density(self, value):
+        return ops.sum(self.distribution.log_prob(value))
+
+    def score(self, value):
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(value)
+            log_density = self.log_density(value)
+        return tape.gradient(log_density, value)
+
+    def precision(self, shape):
+        try:
+            variance = float(self.distribution.variance())
+        except NotImplementedError:
+            variance = math.inf
+        if not np.isfinite(variance):  # Cauchy and the like: use the central quartiles
+            quartile = float(self.distribution.quantile(0.75) - self.distribution.quantile(0.25))
+            variance = (quartile / 1.349) ** 2
+        return 1.0 / variance
+
+    def get_config(self):
+        raise ValueError(
+            "A prior made from a TensorFlow Probability distribution cannot be serialised. "
+            f"Received: {self.distribution!r}. Use one of `kl.priors` to save the optimizer."
+        )
+
+
+def get(prior):
+    """A prior, a mapping of priors, a TFP distribution, or None, as given by the user."""
+    if prior is None:
+        return Flat()
+    if isinstance(prior, Prior):
+        return prior
+    if isinstance(prior, dict):
+        return ByPattern(prior)
+    if hasattr(prior, "log_prob"):
+        return TFPDistribution(prior)
+    raise ValueError(
+        "`prior` must be one of `kl.priors`, a mapping from patterns of variable paths to them, "
+        f"a TensorFlow Probability distribution, or None. Received: prior={prior!r}"
+    )
+
+
+@_register
+class ByPattern(Prior):
+    """The first pattern (a regular expression searched in the variable's path) decides."""
+
+    def __init__(self, priors):
+        self.priors = {pattern: get(prior) for pattern, prior in priors.items()}
+
+    def for_variable(self, variable):
+        for pattern, prior in self.priors.items():
+            if re.search(pattern, variable.path):
+                return prior.for_variable(variable)
+        raise ValueError(
+            f"No pattern of the prior matches the variable {variable.path!r}. Received: "
+            f"patterns={list(self.priors)}. Add a last entry `'.*': prior` for all others."
+        )
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {"priors": {pattern: serialize(p) for pattern, p in self.priors.items()}}
+
+    @classmethod
+    def from_config(cls, config):
+        deserialize = keras.saving.deserialize_keras_object
+        return cls({pattern: deserialize(p) for pattern, p in config["priors"].items()})

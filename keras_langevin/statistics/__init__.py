@@ -1,0 +1,23 @@
+"""Per-example gradient statistics, measured during the ordinary backward pass."""
+
+from keras_langevin.statistics import dense  # noqa: F401  (rules register themselves)
+from keras_langevin.statistics.block import Block, Statistic
+from keras_langevin.statistics.registry import LayerRule, find_rule, register_rule
+from keras_langevin.statistics.track import (
+    is_tracked,
+    track_statistics,
+    untrack_statistics,
+    untracked,
+)
+
+__all__ = [
+    "Block",
+    "LayerRule",
+    "Statistic",
+    "find_rule",
+    "is_tracked",
+    "register_rule",
+    "track_statistics",
+    "untrack_statistics",
+    "untracked",
+]

@@ -1,0 +1,67 @@
+"""A block: a kernel, the bias of the same units, and what is measured of them."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Block:
+    """Weights of z = op(features, kernel) + bias, for an `op` linear in both arguments.
+
+    Attributes:
+        kernel: The variable the features meet.
+        op: `op(features, kernel)` gives z without bias and activation, shape (batch, ...).
+        bias: The variable of the same units, or None.
+        bias_shape: The shape under which the bias broadcasts against the kernel, one number
+            for each kernel axis: `(1, units)` for Dense.
+        bias_axes: The axes of z, counted from the end, that the bias has.
+        shift_shape: Shape under which one number for each input feature broadcasts against
+            the kernel: `(inputs, 1)` for Dense; the features are the last axes of the input.
+            None: the second moments are taken about zero.
+    """
+
+    kernel: keras.Variable
+    op: Callable
+    bias: keras.Variable | None = None
+    bias_shape: tuple | None = None
+    bias_axes: tuple = (-1,)
+    shift_shape: tuple | None = None
+
+
+# Kinds of statistics. δ is the derivative of one example's loss by z; averages are over
+# examples. The last two do not add over replicas or micro-batches.
+SECOND_MOMENT = "second_moment"  # Mii = E[δ² x²], shaped as the kernel
+CROSS_MOMENT = "cross_moment"  # M0i = E[δ² x], shaped as the kernel
+BIAS_SECOND_MOMENT = "bias_second_moment"  # M00 = E[δ²], shaped as the bias
+SHIFT = "shift"  # about which the next step's x is measured, shaped as the features
+LOSS_SCALE = "loss_scale"  # what the loss was multiplied by
+
+KINDS = {
+    "diagonal": (SECOND_MOMENT, BIAS_SECOND_MOMENT),
+    "quasi_diagonal": (SECOND_MOMENT, BIAS_SECOND_MOMENT, CROSS_MOMENT, SHIFT),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Statistic:
+    """What a statistics variable holds; stands on the variable as `variable.statistic`."""
+
+    kind: str
+    block: Block | None
+
+    @property
+    def is_intensive(self) -> bool:
+        return self.kind in (SHIFT, LOSS_SCALE)
+
+
+def statistics_of(block: Block, name: str) -> dict[str, tuple]:
+    """Kinds and shapes of what the set of statistics `name` measures of a block."""
+    shapes = {SECOND_MOMENT: tuple(block.kernel.shape)}
+    if block.bias is not None:
+        shapes[BIAS_SECOND_MOMENT] = tuple(block.bias.shape)
+        shapes[CROSS_MOMENT] = tuple(block.kernel.shape)
+        if block.shift_shape is not None:
+            shapes[SHIFT] = tuple(n for n in block.shift_shape if n != 1) or (1,)
+    return {kind: shapes[kind] for kind in KINDS[name] if kind in shapes}

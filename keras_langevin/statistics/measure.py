@@ -1,0 +1,85 @@
+"""From inputs and output gradients to the statistics of a block."""
+
+import keras
+from keras import ops
+
+from keras_langevin import keras_internals
+from keras_langevin.statistics.block import (
+    BIAS_SECOND_MOMENT,
+    CROSS_MOMENT,
+    SECOND_MOMENT,
+    SHIFT,
+)
+
+
+def measure(block, features, deltas, shift, kinds, spatial) -> dict:
+    """Statistics of one block on one batch, float32.
+
+    Args:
+        features: What meets the kernel, shape (batch, positions..., features...); integers
+            for a look-up.
+        deltas: δ, the derivative of each example's own loss by z, shaped as z.
+        shift: What is subtracted from the features, or None.
+        kinds: Which statistics to return.
+        spatial: `"independent"` sums δ²x² over positions, as if the gradients at two
+            positions of one example were uncorrelated; `"exact"` squares the sum.
+    """
+    batch = ops.cast(ops.shape(deltas)[0], "float32")
+    if keras.backend.is_float_dtype(features.dtype):
+        features = ops.cast(features, "float32")
+    centred = features if shift is None else features - shift
+    moments = _exact if spatial == "exact" else _independent
+    values = moments(block, centred, deltas, kinds)
+    values = {kind: value / batch for kind, value in values.items()}
+    if SHIFT in kinds:
+        leading = len(features.shape) - len(shift.shape)
+        values[SHIFT] = ops.mean(features, axis=tuple(range(leading)))
+    return values
+
+
+def _independent(block, features, deltas, kinds):
+    squared = ops.square(deltas)
+    values = {SECOND_MOMENT: _kernel_gradient(block, _squared(features), squared)}
+    if BIAS_SECOND_MOMENT in kinds:
+        values[BIAS_SECOND_MOMENT] = _bias_gradient(block, squared)
+    if CROSS_MOMENT in kinds:
+        values[CROSS_MOMENT] = _kernel_gradient(block, features, squared)
+    return values
+
+
+def _exact(block, features, deltas, kinds):
+    kernel_gradients = per_example_kernel_gradients(block, features, deltas)
+    values = {SECOND_MOMENT: ops.sum(ops.square(kernel_gradients), axis=0)}
+    if BIAS_SECOND_MOMENT in kinds:
+        bias_gradients = _bias_gradient(block, deltas, keep_examples=True)
+        values[BIAS_SECOND_MOMENT] = ops.sum(ops.square(bias_gradients), axis=0)
+        if CROSS_MOMENT in kinds:
+            like_kernel = ops.reshape(bias_gradients, (-1, *block.bias_shape))
+            values[CROSS_MOMENT] = ops.sum(kernel_gradients * like_kernel, axis=0)
+    return values
+
+
+def per_example_kernel_gradients(block, features, deltas):
+    """Shape (batch, *kernel.shape): memory grows with the batch times the kernel."""
+
+    def one(example):
+        x, delta = example
+        return _kernel_gradient(block, ops.expand_dims(x, 0), ops.expand_dims(delta, 0))
+
+    return ops.vectorized_map(one, (features, deltas))
+
+
+def _kernel_gradient(block, features, cotangent):
+    return keras_internals.kernel_vjp(
+        lambda kernel: block.op(features, kernel), tuple(block.kernel.shape), cotangent
+    )
+
+
+def _bias_gradient(block, deltas, keep_examples=False):
+    rank = len(deltas.shape)
+    kept = {axis % rank for axis in block.bias_axes} | ({0} if keep_examples else set())
+    return ops.sum(deltas, axis=tuple(a for a in range(rank) if a not in kept))
+
+
+def _squared(features):
+    return ops.square(features) if keras.backend.is_float_dtype(features.dtype) else features

@@ -1,0 +1,76 @@
+"""A probe: measures a layer's statistics during the ordinary backward pass.
+
+The layer's output passes through a gate that is the identity forward. Backward, the gate
+hands on the gradient untouched and gives each statistics variable its statistic as if it were
+its gradient; those variables are `overwrite_with_gradient`, so every Keras optimizer sets
+them to that value.
+"""
+
+import keras
+from keras import ops
+
+from keras_langevin import keras_internals
+from keras_langevin.statistics.block import SHIFT
+from keras_langevin.statistics.measure import measure
+
+
+class Probe:
+    """Stands as `layer.call` on a tracked layer.
+
+    Args:
+        layer: The layer.
+        rule: Its `LayerRule`.
+        variables: For each block of the rule, a dict from kind to statistics variable.
+        spatial: `"independent"` or `"exact"`.
+    """
+
+    def __init__(self, layer, rule, blocks, variables, spatial):
+        self.layer, self.rule, self.blocks = layer, rule, blocks
+        self.variables, self.spatial = variables, spatial
+
+    def install(self):
+        self.layer.__dict__.pop("call", None)
+        self.plain_call = self.layer.call
+        self.layer.__dict__["call"] = self
+
+    def remove(self):
+        self.layer.__dict__.pop("call", None)
+
+    def __call__(self, inputs, *args, **kwargs):
+        if isinstance(inputs, keras.KerasTensor):
+            return self.plain_call(inputs, *args, **kwargs)
+        self.rule.check(self.layer, inputs, kwargs)
+        with self.rule.pre_activation(self.layer) as activation:
+            z = self.plain_call(inputs, *args, **kwargs)
+        return activation(self.gate(ops.stop_gradient(inputs), z))
+
+    def gate(self, inputs, z):
+        flat = [v for block in self.variables for v in block.values()]
+        replicas = keras_internals.num_replicas()
+
+        @ops.custom_gradient
+        def identity(z, *statistics):
+            def backward(*args, upstream=None):
+                upstream = args[0] if upstream is None else upstream
+                batch = ops.cast(ops.shape(upstream)[0] * replicas, "float32")
+                deltas = ops.cast(upstream, "float32") * batch
+                return (upstream, *self.measure(inputs, deltas, statistics))
+
+            return z, backward
+
+        return identity(z, *(ops.convert_to_tensor(v) for v in flat))
+
+    def measure(self, inputs, deltas, values):
+        """The statistics of this batch, in the order of the variables."""
+        values = iter(values)
+        pairs = self.rule.features(self.layer, inputs, deltas)
+        results = []
+        for block, variables, (features, delta) in zip(
+            self.blocks, self.variables, pairs, strict=True
+        ):
+            current = {kind: next(values) for kind in variables}
+            measured = measure(
+                block, features, delta, current.get(SHIFT), set(variables), self.spatial
+            )
+            results += [measured[kind] for kind in variables]
+        return results

@@ -1,0 +1,79 @@
+"""Which layers can be measured: a table from layer class to rule."""
+
+import contextlib
+
+_RULES = {}
+
+
+class LayerRule:
+    """What one class of layers must say so that its weights can be measured.
+
+    The layer computes `activation(z)` with z = op(features, kernel) + bias. Most rules
+    implement `blocks` alone; a layer that transforms its inputs first, or has two kernels in
+    a row, also implements `features`. To support a layer of your own:
+
+    >>> @kl.statistics.register_rule(MyDense)
+    ... class MyDenseRule(kl.statistics.LayerRule):
+    ...     def blocks(self, layer):
+    ...         return [Block(layer.kernel, op=keras.ops.matmul, bias=layer.bias,
+    ...                       bias_shape=(1, layer.units), shift_shape=(layer.inputs, 1))]
+    """
+
+    def blocks(self, layer) -> list:
+        """The layer's blocks of weights, in the order in which `features` returns theirs."""
+        raise NotImplementedError
+
+    def features(self, layer, inputs, deltas) -> list[tuple]:
+        """For each block, what meets its kernel and the derivative of the examples' losses by
+        its z: pairs of (features, deltas). `inputs` is the layer's first argument as the
+        layer received it, `deltas` the derivative by the pre-activation, float32."""
+        return [(inputs, deltas)]
+
+    def check(self, layer, inputs, kwargs):
+        """Raise ValueError where a call of the layer has no per-example gradients."""
+
+    @contextlib.contextmanager
+    def pre_activation(self, layer):
+        """Inside, calling the layer gives z; the context's value is the activation."""
+        activation = getattr(layer, "activation", None)
+        if activation is None:
+            yield lambda z: z
+            return
+        layer.activation = None
+        try:
+            yield activation
+        finally:
+            layer.activation = activation
+
+
+def register_rule(layer_class, replace=False):
+    """Class decorator: `LayerRule` for a layer class and its subclasses.
+
+    Args:
+        layer_class: A `keras.layers.Layer` subclass, or a tuple of them.
+        replace: Registering a class twice is an error unless this is True.
+    """
+
+    def register(rule_class):
+        rule = rule_class()
+        classes = layer_class if isinstance(layer_class, tuple) else (layer_class,)
+        for cls in classes:
+            if cls in _RULES and not replace:
+                raise ValueError(
+                    f"A rule for {cls.__name__} is registered already: "
+                    f"{type(_RULES[cls]).__name__}. Received: {rule_class.__name__}. Pass "
+                    "`replace=True` to put yours in its place."
+                )
+        for cls in classes:
+            _RULES[cls] = rule
+        return rule_class
+
+    return register
+
+
+def find_rule(layer):
+    """The rule of the layer's class or of its nearest parent that has one, or None."""
+    for cls in type(layer).__mro__:
+        if cls in _RULES:
+            return _RULES[cls]
+    return None

@@ -1,0 +1,236 @@
+"""Installing and removing the probes that an optimizer needs."""
+
+import contextlib
+import warnings
+
+import keras
+from keras import ops
+
+from keras_langevin import keras_internals
+from keras_langevin.statistics.block import LOSS_SCALE, Statistic, statistics_of
+from keras_langevin.statistics.probe import Probe
+from keras_langevin.statistics.registry import find_rule
+from keras_langevin.weights import parameters
+
+_SPATIAL = ("independent", "exact")
+
+
+def track_statistics(model, optimizer, spatial="independent"):
+    """Installs, in place, the probes that measure what the optimizer needs of a model.
+
+    `kl.PosteriorSampler` does this by itself. Call it when training without that callback,
+    or to warm the metric up while another optimizer trains.
+
+    The probes add weights that hold statistics to `model.trainable_variables`, so that every
+    training loop differentiates by them. They are not parameters: saving, loading, `summary`,
+    `get_weights`, `count_params` and `export` show and store the model without them, and a
+    model cloned from this one's config is not tracked.
+
+    Args:
+        model: A built `keras.Model`.
+        optimizer: The optimizer whose statistics are wanted. One that needs none leaves the
+            model as it is. An optimizer that is built already is built again, keeping its
+            state.
+        spatial: For layers that use a kernel at many positions (convolutions, tokens):
+            `"independent"` sums δ²x² over positions (cheap; neglects that the gradients at
+            two positions of one example are correlated), `"exact"` squares the sum over
+            positions, which takes memory for the batch times the kernel.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: The model is not built, or a variable is shared between layers.
+
+    Layers without a rule are named in a warning; their variables use the Euclidean metric of
+    scale 1, as in `kl.SGLD`. See `kl.statistics.register_rule`.
+    """
+    wanted = getattr(keras_internals.inner_optimizer(optimizer), "statistics", None)
+    if spatial not in _SPATIAL:
+        raise ValueError(f"`spatial` must be one of {_SPATIAL}. Received: spatial={spatial!r}")
+    if not model.built:
+        raise ValueError(
+            "Statistics can be tracked only in a built model. Received: a model named "
+            f"{model.name!r} without weights. Begin it with `keras.Input(shape)` or call "
+            "`model.build(input_shape)` first."
+        )
+    tracking = _tracking(model)
+    if wanted is None or (tracking and tracking.serves(wanted, spatial)):
+        return model
+    if tracking:
+        untrack_statistics(model)
+    tracking = Tracking(model, wanted, spatial)
+    tracking.install()
+    model.__dict__["keras_langevin_tracking"] = tracking
+    keras_internals.rebuild_optimizer(optimizer, model.trainable_variables)
+    return model
+
+
+def untrack_statistics(model):
+    """Removes the probes and their weights; returns the model. The optimizer that used them
+    is built again when the model is tracked or trained again."""
+    tracking = _tracking(model)
+    if tracking:
+        tracking.remove()
+        del model.__dict__["keras_langevin_tracking"]
+        if getattr(model, "optimizer", None) is not None:
+            keras_internals.rebuild_optimizer(model.optimizer, model.trainable_variables)
+    return model
+
+
+def is_tracked(model) -> bool:
+    return _tracking(model) is not None
+
+
+@contextlib.contextmanager
+def untracked(model):
+    """Inside, a tracked model is the user's own: no probes, no statistics among its weights."""
+    tracking = _tracking(model)
+    with tracking.hidden() if tracking else contextlib.nullcontext():
+        yield model
+
+
+def _tracking(model):
+    return model.__dict__.get("keras_langevin_tracking")
+
+
+class Tracking:
+    """The probes of one model and the variables they fill."""
+
+    def __init__(self, model, wanted, spatial):
+        self.model, self.wanted, self.spatial = model, wanted, spatial
+        self.probes, self.variables = [], []
+        self.is_hidden = False
+
+    def serves(self, wanted, spatial):
+        return self.wanted == wanted and self.spatial == spatial
+
+    def install(self):
+        without_rule = []
+        owners = {}
+        with self._variable_scope():
+            for layer in keras_internals.flatten_layers(self.model):
+                own = keras_internals.own_trainable_variables(layer)
+                if not own:
+                    continue
+                rule = find_rule(layer)
+                if rule is None:
+                    without_rule.append(layer)
+                    continue
+                self._add_probe(layer, rule, owners)
+            if any(layer.layer.compute_dtype == "float16" for layer in self.probes):
+                self.variables.append(self._loss_scale_variable())
+        _warn_about(without_rule, self._unmeasured())
+        for probe in self.probes:
+            probe.install()
+        if self._needs_loss_scale():
+            self._probe_loss_scale()
+        keras_internals.add_weights(self.model, self.variables)
+        keras_internals.present_without(self.model, self.hidden)
+
+    def remove(self):
+        for probe in self.probes:
+            probe.remove()
+        self.model.__dict__.pop("compute_loss", None)
+        keras_internals.present_all(self.model)
+        keras_internals.remove_weights(self.model, self.variables)
+
+    @contextlib.contextmanager
+    def hidden(self):
+        if self.is_hidden:
+            yield
+            return
+        self.is_hidden = True
+        with keras_internals.without_weights(self.model, self.variables):
+            for probe in self.probes:
+                probe.remove()
+            try:
+                yield
+            finally:
+                for probe in self.probes:
+                    probe.install()
+                self.is_hidden = False
+
+    def _add_probe(self, layer, rule, owners):
+        blocks = rule.blocks(layer)
+        blocks = [b for b in blocks if b.kernel.trainable]
+        for block in blocks:
+            for variable in (block.kernel, block.bias):
+                owner = owners.setdefault(id(variable), layer)
+                if variable is not None and owner is not layer:
+                    raise ValueError(
+                        f"The variable {variable.path!r} is shared between the layers "
+                        f"{owner.name!r} and {layer.name!r}, so that its per-example gradient "
+                        "is not the product of one layer's input and output gradient. Call "
+                        "one layer twice instead, or use an optimizer that needs no "
+                        "statistics (`kl.SGLD`, `kl.RMSPropLangevin`)."
+                    )
+        variables = [
+            {
+                kind: _statistic_variable(kind, shape, block, layer)
+                for kind, shape in statistics_of(block, self.wanted).items()
+            }
+            for block in blocks
+        ]
+        self.variables += [v for block in variables for v in block.values()]
+        self.probes.append(Probe(layer, rule, blocks, variables, self.spatial))
+
+    def _variable_scope(self):
+        strategy = getattr(self.model, "distribute_strategy", None)
+        return strategy.scope() if strategy is not None else contextlib.nullcontext()
+
+    def _unmeasured(self):
+        measured = set()
+        for probe in self.probes:
+            for block in probe.blocks:
+                measured |= {id(block.kernel), id(block.bias)}
+        return [v for v in parameters(self.model) if id(v) not in measured]
+
+    def _loss_scale_variable(self):
+        return _make_variable("loss_scale", (), Statistic(LOSS_SCALE, None), initializer="ones")
+
+    def _needs_loss_scale(self):
+        return bool(self.variables) and self.variables[-1].statistic.kind == LOSS_SCALE
+
+    def _probe_loss_scale(self):
+        """float16 training multiplies the loss; what by is read off the loss' own gradient."""
+        variable, plain = self.variables[-1], self.model.compute_loss
+
+        @ops.custom_gradient
+        def gate(loss, unit):
+            def backward(*args, upstream=None):
+                upstream = args[0] if upstream is None else upstream
+                return upstream, ops.cast(upstream, "float32")
+
+            return loss, backward
+
+        def compute_loss(*args, **kwargs):
+            return gate(plain(*args, **kwargs), ops.convert_to_tensor(variable))
+
+        self.model.__dict__["compute_loss"] = compute_loss
+
+
+def _statistic_variable(kind, shape, block, layer):
+    return _make_variable(f"{layer.name}_{kind}", shape, Statistic(kind, block))
+
+
+def _make_variable(name, shape, statistic, initializer="zeros"):
+    variable = keras.Variable(
+        initializer, shape=shape, dtype="float32", autocast=False, aggregation="mean", name=name
+    )
+    variable.overwrite_with_gradient = True
+    variable.statistic = statistic
+    return variable
+
+
+def _warn_about(layers, variables):
+    if not variables:
+        return
+    names = ", ".join(f"{type(layer).__name__} {layer.name!r}" for layer in layers)
+    warnings.warn(
+        f"No rule measures the variables {[v.path for v in variables]}"
+        f"{' of the layers ' + names if names else ''}. They are sampled with the Euclidean "
+        "metric of scale 1, as by `kl.SGLD`, which may need a smaller learning rate. A rule "
+        "for a layer class is registered with `kl.statistics.register_rule(LayerClass)`.",
+        stacklevel=4,
+    )
