@@ -1,0 +1,33 @@
+"""Keras optimizers that sample the Bayesian posterior of a network, and the ensembles they give.
+
+>>> import keras_langevin as kl
+>>> model.compile(optimizer=kl.QDOPLangevin(1e-3, num_data=len(x)), loss=loss)
+>>> sampler = kl.PosteriorSampler(burn_in=5)
+>>> model.fit(x, y, epochs=20, callbacks=[sampler])
+>>> sampler.ensemble().predict_uncertainty(x_test)
+"""
+
+from keras_langevin import preconditioners, priors, statistics
+from keras_langevin.optimizers import (
+    SGLD,
+    DOPLangevin,
+    LangevinOptimizer,
+    QDOPLangevin,
+    RMSPropLangevin,
+)
+from keras_langevin.statistics import track_statistics, untrack_statistics
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGLD",
+    "DOPLangevin",
+    "LangevinOptimizer",
+    "QDOPLangevin",
+    "RMSPropLangevin",
+    "preconditioners",
+    "priors",
+    "statistics",
+    "track_statistics",
+    "untrack_statistics",
+]

@@ -60,7 +60,9 @@ class JointOptimizer(keras.optimizers.Optimizer):
         with _no_torch_gradients():
             for gradient, variable in measured:
                 value = values.get(id(variable), gradient)
-                if not variable.statistic.is_intensive:
+                if variable.statistic.kind == "shift":
+                    value = ops.stack([variable[1], gradient[1]])
+                elif not variable.statistic.is_intensive:
                     value = value / ops.cast(scale**2 * num_replicas(), value.dtype)
                 variable.assign(self._accumulated_statistic(variable, value))
         rest = [(g, v) for g, v in zip(grads, vars, strict=True) if not is_statistic(v)]

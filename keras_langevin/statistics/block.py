@@ -1,6 +1,7 @@
 """A block: a kernel, the bias of the same units, and what is measured of them."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import keras
@@ -35,7 +36,7 @@ class Block:
 SECOND_MOMENT = "second_moment"  # Mii = E[δ² x²], shaped as the kernel
 CROSS_MOMENT = "cross_moment"  # M0i = E[δ² x], shaped as the kernel
 BIAS_SECOND_MOMENT = "bias_second_moment"  # M00 = E[δ²], shaped as the bias
-SHIFT = "shift"  # about which the next step's x is measured, shaped as the features
+SHIFT = "shift"  # c for every feature, rows (used, next): moments are of x - c
 LOSS_SCALE = "loss_scale"  # what the loss was multiplied by
 
 KINDS = {
@@ -63,5 +64,5 @@ def statistics_of(block: Block, name: str) -> dict[str, tuple]:
         shapes[BIAS_SECOND_MOMENT] = tuple(block.bias.shape)
         shapes[CROSS_MOMENT] = tuple(block.kernel.shape)
         if block.shift_shape is not None:
-            shapes[SHIFT] = tuple(n for n in block.shift_shape if n != 1) or (1,)
+            shapes[SHIFT] = (2, math.prod(block.shift_shape))
     return {kind: shapes[kind] for kind in KINDS[name] if kind in shapes}

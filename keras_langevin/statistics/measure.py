@@ -1,5 +1,7 @@
 """From inputs and output gradients to the statistics of a block."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -19,7 +21,7 @@ def measure(block, features, deltas, shift, kinds, spatial) -> dict:
         features: What meets the kernel, shape (batch, positions..., features...); integers
             for a look-up.
         deltas: δ, the derivative of each example's own loss by z, shaped as z.
-        shift: What is subtracted from the features, or None.
+        shift: Rows (last, current) of what is subtracted from the features, or None.
         kinds: Which statistics to return.
         spatial: `"independent"` sums δ²x² over positions, as if the gradients at two
             positions of one example were uncorrelated; `"exact"` squares the sum.
@@ -27,13 +29,14 @@ def measure(block, features, deltas, shift, kinds, spatial) -> dict:
     batch = ops.cast(ops.shape(deltas)[0], "float32")
     if keras.backend.is_float_dtype(features.dtype):
         features = ops.cast(features, "float32")
-    centred = features if shift is None else features - shift
+    centred = features if shift is None else features - _like(features, shift[1])
     moments = _exact if spatial == "exact" else _independent
     values = moments(block, centred, deltas, kinds)
     values = {kind: value / batch for kind, value in values.items()}
     if SHIFT in kinds:
-        leading = len(features.shape) - len(shift.shape)
-        values[SHIFT] = ops.mean(features, axis=tuple(range(leading)))
+        # Any shift is exact as long as measuring and using it agree; the mean is precise.
+        means = ops.mean(ops.reshape(features, (-1, shift.shape[1])), axis=0)
+        values[SHIFT] = ops.stack([shift[1], means])
     return values
 
 
@@ -79,6 +82,15 @@ def _bias_gradient(block, deltas, keep_examples=False):
     rank = len(deltas.shape)
     kept = {axis % rank for axis in block.bias_axes} | ({0} if keep_examples else set())
     return ops.sum(deltas, axis=tuple(a for a in range(rank) if a not in kept))
+
+
+def _like(features, shift):
+    """One number for each feature, shaped as the last axes of the features."""
+    shape, axis = [], len(features.shape)
+    while math.prod(shape) < shift.shape[0]:
+        axis -= 1
+        shape.insert(0, features.shape[axis])
+    return ops.reshape(shift, shape)
 
 
 def _squared(features):

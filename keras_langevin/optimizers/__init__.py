@@ -1,0 +1,8 @@
+"""One sampler a file."""
+
+from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
+from keras_langevin.optimizers.outer_product_langevin import DOPLangevin, QDOPLangevin
+from keras_langevin.optimizers.rmsprop_langevin import RMSPropLangevin
+from keras_langevin.optimizers.sgld import SGLD
+
+__all__ = ["SGLD", "DOPLangevin", "LangevinOptimizer", "QDOPLangevin", "RMSPropLangevin"]

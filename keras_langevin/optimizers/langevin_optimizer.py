@@ -1,0 +1,290 @@
+"""The base of all samplers: target, prior, metric, noise."""
+
+import math
+import random
+import warnings
+
+import keras
+from keras import ops
+
+from keras_langevin import priors
+from keras_langevin.arguments import non_negative_number, number, positive_number
+from keras_langevin.keras_internals import JointOptimizer
+from keras_langevin.noise import standard_normal
+from keras_langevin.preconditioners.euclidean import Euclidean
+from keras_langevin.preconditioners.preconditioner import BlockLayout, Layout
+from keras_langevin.weights import is_statistic
+
+DEFAULT_PRIOR = priors.Normal(1.0)
+
+
+class LangevinOptimizer(JointOptimizer):
+    """Preconditioned Langevin dynamics; the named samplers choose the metric.
+
+    With G(θ) = mean loss − log p(θ) / N on a minibatch, metric M, C = M⁻¹ = L Lᵀ:
+
+        θ ← θ − η C ∇G + √(2ηT/N) L ξ,    ξ ~ N(0, I)
+
+    samples p(θ) ∝ exp(−U(θ)/T), U = N · mean loss − log prior, for small η. With a fixed C the
+    covariance on a Gaussian target is (T/N)(H − (η/2) H C H)⁻¹, H the Hessian of G: too wide by
+    the factor 1/(1 − ηs/2) along an eigenvector of C H with eigenvalue s, and unstable at
+    ηs ≥ 2. Minibatches of size B add about ηN/(2BT) to that.
+
+    Args:
+        learning_rate: η, a float or a Keras schedule. Multiplies the gradient of the MEAN
+            loss, as in every Keras optimizer; Welling and Teh's step is 2η/N.
+        num_data: N, the number of training examples. Required: the posterior's width depends
+            on it and nothing in `fit` tells it. Losses must have the (default) mean reduction;
+            sample and class weights multiply the examples' log-likelihoods. Where a loss
+            averages over tokens or pixels, N counts those that are independent observations.
+        temperature: T. 1 is the Bayesian posterior, 0 no noise at all (preconditioned gradient
+            descent on G), between them a cold posterior.
+        prior: One of `kl.priors`, a mapping from patterns of variable paths to priors, a
+            TensorFlow Probability distribution (TensorFlow backend), or `None` for a flat
+            prior. Defaults to `kl.priors.Normal(stddev=1.0)`. Regularisers of layers enter the
+            loss and so add N times their value to U.
+        preconditioner: The metric; Euclidean by default.
+        batch_size: B, if given, reduces the injected noise by what minibatches of that size
+            already add where C ≈ H⁻¹: variance (2ηT/N)(1 − η/2) − η²/B instead of 2ηT/N. Only
+            for outer-product metrics.
+        seed: Integer; the noise is a pure function of (seed, iteration, variable). Drawn from
+            Python's generator when `None`, so `keras.utils.set_random_seed` fixes it.
+        **kwargs: Of every Keras optimizer. `weight_decay` and `use_ema` are refused, clipping
+            warns: they change the target. `gradient_accumulation_steps` does not.
+    """
+
+    def __init__(
+        self,
+        learning_rate,
+        num_data=None,
+        temperature=1.0,
+        prior=DEFAULT_PRIOR,
+        preconditioner=None,
+        batch_size=None,
+        seed=None,
+        **kwargs,
+    ):
+        num_data = _checked_num_data(num_data)
+        _refuse_what_changes_the_target(num_data, kwargs)
+        if not callable(learning_rate):
+            learning_rate = non_negative_number("learning_rate", learning_rate)
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self.num_data = num_data
+        self.temperature = non_negative_number("temperature", temperature)
+        self.prior = priors.get(prior)
+        self.preconditioner = Euclidean() if preconditioner is None else preconditioner
+        self.batch_size = batch_size
+        if batch_size is not None:
+            positive_number("batch_size", batch_size)
+            self._check_noise_correction(learning_rate)
+        self.seed = random.randint(1, 10**9) if seed is None else int(number("seed", seed))
+
+    @property
+    def statistics(self):
+        return self.preconditioner.statistics
+
+    # ----------------------------------------------------------------------------- build
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        parameters = [v for v in variables if not is_statistic(v)]
+        positions = {id(v): i for i, v in enumerate(parameters)}
+        self._priors = tuple(self.prior.for_variable(v) for v in parameters)
+        for variable in parameters:
+            if getattr(variable, "constraint", None) is not None:
+                warnings.warn(
+                    f"The constraint of {variable.path!r} is applied after each step: the "
+                    "samples follow the target folded by it, not the target.",
+                    stacklevel=2,
+                )
+        layout = Layout(
+            shapes=tuple(tuple(v.shape) for v in parameters),
+            names=tuple(v.path.replace("/", "_") for v in parameters),
+            prior_precisions=tuple(
+                prior.precision(tuple(v.shape)) / self.num_data
+                for prior, v in zip(self._priors, parameters, strict=True)
+            ),
+            blocks=tuple(_blocks(variables, positions)),
+        )
+        self.preconditioner.build(layout, self._add_state)
+
+    def _add_state(self, shape, name):
+        return self.add_variable(shape=shape, initializer="zeros", dtype="float32", name=name)
+
+    # ------------------------------------------------------------------------------ step
+
+    def step(self, parameters, gradients, learning_rate):
+        statistics = self.read_statistics()
+        learning_rate = ops.cast(learning_rate, "float32")
+        values, gradients, present = self._complete(parameters, gradients)
+        metric, changes = self.preconditioner.update(gradients, statistics)
+        drift = self.preconditioner.solve(metric, self.add_prior(values, gradients))
+        values = [θ - learning_rate * d for θ, d in zip(values, drift, strict=True)]
+        if self.temperature > 0:
+            values = self._add_noise(values, metric, gradients, statistics, learning_rate)
+        for position, variable in present:
+            yield variable, values[position]
+        yield from changes
+
+    def _add_noise(self, values, metric, gradients, statistics, learning_rate):
+        noise = self.preconditioner.sample(metric, self.normals([v.shape for v in values]))
+        scale = self.noise_scale(learning_rate)
+        values = [θ + scale * n for θ, n in zip(values, noise, strict=True)]
+        divergence = self.preconditioner.divergence(metric, gradients, statistics)
+        if divergence is not None:
+            rate = learning_rate * self.temperature / self.num_data
+            values = [θ + rate * d for θ, d in zip(values, divergence, strict=True)]
+        return values
+
+    def noise_scale(self, learning_rate):
+        """√(2ηT/N), the standard deviation of the noise in the metric's own units."""
+        variance = 2.0 * learning_rate * self.temperature / self.num_data
+        if self.batch_size is not None:
+            variance = variance * (1.0 - learning_rate / 2.0) - learning_rate**2 / self.batch_size
+            variance = ops.maximum(variance, 0.0)
+        return ops.sqrt(variance)
+
+    def add_prior(self, values, gradients):
+        """∇G from the gradient of the mean loss."""
+        return [
+            g - prior.score(θ) / self.num_data
+            for prior, θ, g in zip(self._priors, values, gradients, strict=True)
+        ]
+
+    def normals(self, shapes, iteration=None):
+        """Independent standard normal arrays for this step, one a parameter."""
+        iteration = self.iterations if iteration is None else iteration
+        return [standard_normal(s, self.seed, iteration, i) for i, s in enumerate(shapes)]
+
+    def read_statistics(self):
+        variables = self.statistic_variables
+        if self.statistics is not None and not variables:
+            raise ValueError(
+                f"{type(self).__name__} needs per-example statistics, and the model it trains is "
+                "not tracked. Either add `callbacks=[kl.PosteriorSampler(...)]` to `fit`, which "
+                "installs the probes, or call `kl.track_statistics(model, optimizer)` before "
+                "training."
+            )
+        return [ops.convert_to_tensor(v) for v in variables]
+
+    def _complete(self, variables, gradients):
+        """Values and gradients of all parameters, float32, in the order of `build`; zeros where
+        the loss does not depend on a variable (Keras warns), which then stays where it is."""
+        given = {self.position(v): (v, g) for v, g in zip(variables, gradients, strict=True)}
+        values, full, present = [], [], []
+        for index, variable in enumerate(self._trainable_variables):
+            if is_statistic(variable):
+                continue
+            value = ops.cast(ops.convert_to_tensor(variable), "float32")
+            if index in given:
+                variable, gradient = given[index]
+                present.append((len(values), variable))
+                full.append(ops.cast(gradient, "float32"))
+            else:
+                full.append(ops.zeros_like(value))
+            values.append(value)
+        return values, full, present
+
+    # ---------------------------------------------------------------------------- the rest
+
+    def sampler_logs(self):
+        """Sampler quantities for the logs of `fit`, by name."""
+        learning_rate = float(ops.convert_to_numpy(self.learning_rate))
+        return {"noise_scale": float(ops.convert_to_numpy(self.noise_scale(learning_rate)))}
+
+    def _check_noise_correction(self, learning_rate):
+        n, t, b = self.num_data, self.temperature, self.batch_size
+        limit = 2 * t * b / (n + t * b)
+        if not callable(learning_rate) and learning_rate > limit:
+            raise ValueError(
+                "With this `batch_size` the noise of the minibatches alone exceeds what the "
+                f"temperature asks for: expected learning_rate <= {limit:.3g}. Received: "
+                f"learning_rate={learning_rate}, batch_size={b}, num_data={n}, temperature={t}. "
+                "Lower the learning rate, enlarge the batch, or leave `batch_size` out."
+            )
+
+    def get_config(self):
+        config = super().get_config()
+        for name in ("weight_decay", "use_ema", "ema_momentum", "ema_overwrite_frequency"):
+            config.pop(name, None)
+        config.update(
+            num_data=self.num_data,
+            temperature=self.temperature,
+            prior=keras.saving.serialize_keras_object(self.prior),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            **self.preconditioner_config(),
+        )
+        return config
+
+    def preconditioner_config(self):
+        """What `get_config` says of the metric; named samplers take its arguments directly."""
+        return {"preconditioner": keras.saving.serialize_keras_object(self.preconditioner)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for name in ("prior", "preconditioner"):
+            if isinstance(config.get(name), dict) and "class_name" in config[name]:
+                config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
+        return super().from_config(config, custom_objects)
+
+
+def _blocks(variables, positions):
+    """The blocks that the statistics among the variables describe."""
+    measured = {}
+    statistics = [v.statistic for v in variables if is_statistic(v)]
+    for index, statistic in enumerate(statistics):
+        if statistic.block is not None:
+            measured.setdefault(statistic.block, {})[statistic.kind] = index
+    for block, indices in measured.items():
+        yield BlockLayout(
+            kernel=positions[id(block.kernel)],
+            bias=None if block.bias is None else positions[id(block.bias)],
+            bias_shape=block.bias_shape,
+            shift_shape=block.shift_shape,
+            statistics=indices,
+        )
+
+
+def _checked_num_data(num_data):
+    if num_data is None:
+        raise ValueError(
+            "`num_data` is required: the number of training examples N. The posterior is "
+            "exp(-N * mean loss) times the prior, and nothing else tells the optimizer how large "
+            "N is. Received: num_data=None. Pass `num_data=len(x_train)`."
+        )
+    value = number("num_data", num_data)
+    if value <= 0:
+        raise ValueError(
+            f"`num_data` must be greater than zero. Received: num_data={num_data!r}. Pass the "
+            "number of training examples, `num_data=len(x_train)`."
+        )
+    return int(value) if value == math.floor(value) else value
+
+
+def _refuse_what_changes_the_target(num_data, kwargs):
+    weight_decay = kwargs.get("weight_decay")
+    if weight_decay:
+        raise ValueError(
+            "`weight_decay` would shift the samples off the declared target. Received: "
+            f"weight_decay={weight_decay}. Declare it as a prior instead: "
+            f"`prior=kl.priors.Normal(stddev={(num_data * weight_decay) ** -0.5:.4g})`, of "
+            "variance 1 / (num_data * weight_decay)."
+        )
+    if kwargs.get("use_ema"):
+        raise ValueError(
+            "`use_ema` overwrites the weights by their average, which collapses the variance of "
+            "the samples. Received: use_ema=True. Average predictions instead: "
+            "`sampler.ensemble()`."
+        )
+    for name in ("clipnorm", "clipvalue", "global_clipnorm"):
+        if kwargs.get(name) is not None:
+            warnings.warn(
+                f"`{name}` bends the drift wherever it bites, so the samples no longer follow "
+                f"exp(-U/T) there. Received: {name}={kwargs[name]}. A smaller `learning_rate` "
+                "or another preconditioner keeps the target.",
+                stacklevel=4,
+            )

@@ -1,0 +1,39 @@
+"""Stochastic gradient Langevin dynamics."""
+
+import keras
+
+from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
+
+
+@keras.saving.register_keras_serializable(package="keras_langevin")
+class SGLD(LangevinOptimizer):
+    """Stochastic gradient Langevin dynamics: samples p(θ) ∝ exp(−U(θ)/T).
+
+        θ ← θ − η ∇G + √(2ηT/N) ξ
+
+    The plain sampler: cheapest per step, and slow where curvatures differ. η must stay below
+    2 / (largest curvature of the mean loss).
+
+    Args:
+        learning_rate: η, a float or a Keras schedule; multiplies the gradient of the mean loss.
+        num_data: N, the number of training examples; required.
+        **kwargs: See `kl.LangevinOptimizer`: `temperature`, `prior`, `seed`, and Keras' own.
+
+    Example:
+
+    >>> model.compile(optimizer=kl.SGLD(0.01, num_data=len(x)), loss="mse")
+    >>> sampler = kl.PosteriorSampler(burn_in=5)
+    >>> model.fit(x, y, epochs=20, callbacks=[sampler])
+    >>> ensemble = sampler.ensemble()
+
+    References:
+        M. Welling, Y. W. Teh, "Bayesian Learning via Stochastic Gradient Langevin Dynamics",
+        ICML 2011, equation 4 (their step is 2η/N).
+    """
+
+    def __init__(self, learning_rate=0.01, num_data=None, **kwargs):
+        kwargs.setdefault("name", "sgld")
+        super().__init__(learning_rate, num_data, **kwargs)
+
+    def preconditioner_config(self):
+        return {}

@@ -1,0 +1,18 @@
+"""Metrics: each answers update(statistics), solve(gradient), sample(standard normal)."""
+
+from keras_langevin.preconditioners.euclidean import Euclidean
+from keras_langevin.preconditioners.outer_product import (
+    DiagonalOuterProduct,
+    QuasiDiagonalOuterProduct,
+)
+from keras_langevin.preconditioners.preconditioner import AveragingPreconditioner, Preconditioner
+from keras_langevin.preconditioners.rmsprop import RMSProp
+
+__all__ = [
+    "AveragingPreconditioner",
+    "DiagonalOuterProduct",
+    "Euclidean",
+    "Preconditioner",
+    "QuasiDiagonalOuterProduct",
+    "RMSProp",
+]

@@ -1,0 +1,210 @@
+"""Outer-product (empirical) Fisher metrics from per-example gradients: diagonal and
+quasi-diagonal. Notation of Marceau-Caron and Ollivier (2017): M00, M0i, Mii."""
+
+import keras
+from keras import ops
+
+from keras_langevin.arguments import non_negative_number
+from keras_langevin.preconditioners.preconditioner import AveragingPreconditioner
+from keras_langevin.statistics.block import (
+    BIAS_SECOND_MOMENT,
+    CROSS_MOMENT,
+    SECOND_MOMENT,
+    SHIFT,
+)
+
+# Below this an entry of the metric counts as zero; drift and noise see the same clamped value.
+_SMALLEST = 1e-20
+
+
+class OuterProduct(AveragingPreconditioner):
+    """What the two outer-product metrics share.
+
+    Args:
+        prior_in_metric: Add the prior's precision over num_data to the metric, which then
+            approximates the posterior's precision over num_data (the default). A weight that
+            no data reach then walks on its prior. False is the paper.
+        damping: Multiple of the prior's precision that is added; more than 1 shortens steps
+            along directions that the data leave free. The target stays as it is.
+        epsilon: Added to the diagonal. Units of squared gradients of one example's loss.
+    """
+
+    def __init__(self, prior_in_metric=True, damping=1.0, epsilon=1e-8, **kwargs):
+        super().__init__(**kwargs)
+        self.prior_in_metric = bool(prior_in_metric)
+        self.damping = non_negative_number("damping", damping)
+        self.epsilon = non_negative_number("epsilon", epsilon)
+
+    def added(self, position):
+        """What the prior and ε add to the diagonal of this parameter's metric."""
+        prior = self.damping * self.layout.prior_precisions[position] * self.prior_in_metric
+        return prior + self.epsilon
+
+    def get_config(self):
+        return {
+            "prior_in_metric": self.prior_in_metric,
+            "damping": self.damping,
+            "epsilon": self.epsilon,
+            **super().get_config(),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_langevin")
+class DiagonalOuterProduct(OuterProduct):
+    """DOP: C = 1 / M, M = E[g_n²] entry by entry, g_n the gradient of one example's loss."""
+
+    statistics = "diagonal"
+
+    def build_state(self, add_variable):
+        names, shapes = self.layout.names, self.layout.shapes
+        self.positions, self.sources, self.moments = [], [], []
+        for block in self.layout.blocks:
+            for position, kind in ((block.kernel, SECOND_MOMENT), (block.bias, BIAS_SECOND_MOMENT)):
+                if position is not None:
+                    self.positions.append(position)
+                    self.sources.append(block.statistics[kind])
+                    name = f"{names[position]}_second_moment"
+                    self.moments.append(add_variable(shapes[position], name))
+
+    def averages(self, gradients, statistics, rate):
+        values = [
+            (1 - rate) * moment + rate * statistics[source]
+            for moment, source in zip(self.moments, self.sources, strict=True)
+        ]
+        return self.moments, values
+
+    def metric(self, states):
+        metric = [None] * len(self.layout.shapes)
+        for position, moment in zip(self.positions, states, strict=True):
+            metric[position] = ops.maximum(moment + self.added(position), _SMALLEST)
+        return metric
+
+    def solve(self, metric, vectors):
+        return [x if m is None else x / m for m, x in zip(metric, vectors, strict=True)]
+
+    def sample(self, metric, normals):
+        return [x if m is None else x * ops.rsqrt(m) for m, x in zip(metric, normals, strict=True)]
+
+
+@keras.saving.register_keras_serializable(package="keras_langevin")
+class QuasiDiagonalOuterProduct(OuterProduct):
+    """QDOP: for every unit, the entries of E[g_n g_nᵀ] that pair its bias with itself and
+    with each of its weights, and each weight with itself; the other entries are those of the
+    maximum-entropy completion M0i M0j / M00.
+
+    Stored centred, so that float32 does not cancel: M00, μ_i = M0i / M00 (the δ²-weighted
+    mean of input i) and S_i = Mii − M0i²/M00 (M00 times its variance). Then
+
+        C v:  Δw_i = (v_i − μ_i v_0) / S_i,    Δb = v_0 / M00 − Σ_i μ_i Δw_i
+        L ξ:  w_i = ξ_i / √S_i,                b = ξ_0 / √M00 − Σ_i μ_i w_i
+
+    A kernel without bias has nothing to pair with and is DOP. Invariant to shift and scale of
+    every input (with ε = 0 and the prior out of the metric or transformed along).
+    """
+
+    statistics = "quasi_diagonal"
+
+    def build_state(self, add_variable):
+        names, shapes = self.layout.names, self.layout.shapes
+        self.states = []
+        for block in self.layout.blocks:
+            kernel = names[block.kernel]
+            self.states.append(add_variable(shapes[block.kernel], f"{kernel}_schur"))
+            if block.bias is not None:
+                self.states.append(add_variable(shapes[block.kernel], f"{kernel}_mean"))
+                name = f"{names[block.bias]}_second_moment"
+                self.states.append(add_variable(shapes[block.bias], name))
+
+    def averages(self, gradients, statistics, rate):
+        states, values = iter(self.states), []
+        for block in self.layout.blocks:
+            batch = {kind: statistics[i] for kind, i in block.statistics.items()}
+            schur = next(states)
+            if block.bias is None:
+                values.append((1 - rate) * schur + rate * batch[SECOND_MOMENT])
+            else:
+                old = (ops.convert_to_tensor(s) for s in (schur, next(states), next(states)))
+                values += _merge(block, *old, *_centre(block, batch), rate)
+        return self.states, values
+
+    def metric(self, states):
+        states, metric = iter(states), []
+        for block in self.layout.blocks:
+            schur = next(states) + self.added(block.kernel)
+            if block.bias is None:
+                metric.append((ops.maximum(schur, _SMALLEST), None, None))
+                continue
+            mean, bias_moment = next(states), next(states)
+            added = self.added(block.bias)
+            total = ops.maximum(bias_moment + added, _SMALLEST)
+            # Adding to M00 pulls the mean toward zero and leaves Mii: exact, no cancellation.
+            kept = ops.reshape(bias_moment / total, block.bias_shape)
+            schur = schur + mean * mean * added * kept
+            metric.append((ops.maximum(schur, _SMALLEST), mean * kept, total))
+        return metric
+
+    def solve(self, metric, vectors):
+        vectors = list(vectors)
+        for block, (schur, mean, bias_moment) in zip(self.layout.blocks, metric, strict=True):
+            weight = vectors[block.kernel]
+            if block.bias is None:
+                vectors[block.kernel] = weight / schur
+                continue
+            bias = vectors[block.bias]
+            weight = (weight - mean * ops.reshape(bias, block.bias_shape)) / schur
+            vectors[block.kernel] = weight
+            vectors[block.bias] = _shear(block, bias / bias_moment, mean, weight)
+        return vectors
+
+    def sample(self, metric, normals):
+        normals = list(normals)
+        for block, (schur, mean, bias_moment) in zip(self.layout.blocks, metric, strict=True):
+            weight = normals[block.kernel] * ops.rsqrt(schur)
+            normals[block.kernel] = weight
+            if block.bias is not None:
+                bias = normals[block.bias] * ops.rsqrt(bias_moment)
+                normals[block.bias] = _shear(block, bias, mean, weight)
+        return normals
+
+
+def _shear(block, bias, mean, weight):
+    """b − Σ_i μ_i w_i: drift and noise share it."""
+    return bias - _sum_to_bias(block, mean * weight, tuple(bias.shape))
+
+
+def _sum_to_bias(block, values, shape):
+    """Sums what is shaped as the kernel over the inputs of each unit."""
+    axes = tuple(
+        axis
+        for axis, (n, kept) in enumerate(zip(values.shape, block.bias_shape, strict=True))
+        if kept == 1 and n != 1
+    )
+    return ops.reshape(ops.sum(values, axis=axes) if axes else values, shape)
+
+
+def _centre(block, batch):
+    """(S, μ, M00) of one batch from its moments about the shift."""
+    moment = batch[BIAS_SECOND_MOMENT]
+    like_kernel = ops.reshape(moment, block.bias_shape)
+    positive = ops.where(like_kernel > 0, like_kernel, 1.0)
+    offset = batch[CROSS_MOMENT] / positive
+    schur = ops.maximum(batch[SECOND_MOMENT] - offset * batch[CROSS_MOMENT], 0.0)
+    mean = offset
+    if block.shift_shape is not None:
+        mean = mean + ops.reshape(batch[SHIFT][0], block.shift_shape)
+    return schur, mean, moment
+
+
+def _merge(block, schur, mean, moment, new_schur, new_mean, new_moment, rate):
+    """The average of two weighted sets of inputs, centred on their common mean (Welford)."""
+    old_share, new_share = (1 - rate) * moment, rate * new_moment
+    merged = old_share + new_share
+    weight = new_share / ops.where(merged > 0, merged, 1.0)
+    weight = ops.reshape(weight, block.bias_shape)
+    step = new_mean - mean
+    between = ops.reshape(old_share, block.bias_shape) * weight * step * step
+    return (
+        (1 - rate) * schur + rate * new_schur + between,
+        mean + weight * step,
+        merged,
+    )

@@ -1,0 +1,167 @@
+"""What a metric must answer, and how the parameters of a model fall into its blocks."""
+
+import dataclasses
+
+from keras import ops
+
+from keras_langevin.arguments import positive_number, unit_interval
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockLayout:
+    """One measured block, by position in the list of parameters.
+
+    Attributes:
+        kernel, bias: Positions of the parameters; bias may be None.
+        bias_shape, shift_shape: Shapes under which a number for each bias entry, or for each
+            input feature, broadcasts against the kernel.
+        statistics: From kind to position in the list of statistics.
+    """
+
+    kernel: int
+    bias: int | None
+    bias_shape: tuple | None
+    shift_shape: tuple | None
+    statistics: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What a preconditioner is built on.
+
+    Attributes:
+        shapes, names: Of every parameter, in order.
+        prior_precisions: Of every parameter: -d²log p(θ)/dθ² / num_data of one entry, in the
+            units of the mean loss.
+        blocks: The measured blocks.
+    """
+
+    shapes: list
+    names: list
+    prior_precisions: list
+    blocks: list
+
+    @property
+    def unmeasured(self):
+        measured = {b.kernel for b in self.blocks} | {b.bias for b in self.blocks}
+        return [i for i in range(len(self.shapes)) if i not in measured]
+
+
+class Preconditioner:
+    """A metric M on the parameters, its inverse C = M⁻¹ and a factor L with L Lᵀ = C.
+
+    All methods are pure functions of lists with one array for each parameter, so that
+    dynamics (overdamped, underdamped, microcanonical) and metric are independent choices.
+    """
+
+    statistics = None  # which set of statistics `update` reads
+
+    def build(self, layout: Layout, add_variable):
+        """Makes the state by `add_variable(shape, name)`, which starts at zero."""
+        self.layout = layout
+
+    def update(self, gradients, statistics):
+        """The metric for this step, and the changes of state after it.
+
+        Args:
+            gradients: Of the mean loss on the minibatch, without the prior.
+            statistics: Values in the order that the layout's blocks refer to.
+
+        Returns:
+            `(metric, changes)`: what `solve` and `sample` take, and `(variable, value)` pairs.
+        """
+        return None, []
+
+    def solve(self, metric, vectors):
+        """C v for v, one array for each parameter."""
+        raise NotImplementedError
+
+    def sample(self, metric, normals):
+        """L ξ, which has covariance C for standard normal ξ."""
+        raise NotImplementedError
+
+    def divergence(self, metric, gradients, statistics):
+        """Σ_j ∂C_ij/∂θ_j for each parameter, or None where it is neglected."""
+        return None
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+class AveragingPreconditioner(Preconditioner):
+    """A metric that is a moving average M ← (1 − γ_t) M + γ_t m over minibatches.
+
+    γ_t = max(floor, 1 / √(1/γ₀² + t)), where t counts the updates (Marceau-Caron and
+    Ollivier's released code, plus the floor). The first minibatch sets the metric.
+
+    Args:
+        statistics_rate: γ₀ in (0, 1].
+        statistics_rate_floor: The smallest γ; equal to `statistics_rate` it makes γ constant.
+        lagged: Precondition with the metric from before this minibatch, so that gradient and
+            metric are independent (the default). The paper uses the current one, which moves
+            the mean of the samples by a share of γ.
+        freeze_after: Number of updates after which the metric is held, or None. A held metric
+            has no adaptation bias; hold it when burn-in ends.
+    """
+
+    def __init__(
+        self, statistics_rate=0.5, statistics_rate_floor=0.01, lagged=True, freeze_after=None
+    ):
+        self.statistics_rate = unit_interval("statistics_rate", statistics_rate)
+        self.statistics_rate_floor = unit_interval(
+            "statistics_rate_floor", statistics_rate_floor, zero_allowed=True
+        )
+        self.lagged = bool(lagged)
+        if freeze_after is not None:
+            freeze_after = int(positive_number("freeze_after", freeze_after))
+        self.freeze_after = freeze_after
+
+    def build(self, layout, add_variable):
+        super().build(layout, add_variable)
+        self.count = add_variable((), "metric_updates")
+        self.build_state(add_variable)
+
+    def build_state(self, add_variable):
+        raise NotImplementedError
+
+    def averages(self, gradients, statistics, rate):
+        """`(states, values)`: the variables and what they become at this rate."""
+        raise NotImplementedError
+
+    def metric(self, states):
+        """The metric from the state's values."""
+        raise NotImplementedError
+
+    def update(self, gradients, statistics):
+        count = ops.convert_to_tensor(self.count)
+        states, values = self.averages(gradients, statistics, self.rate(count))
+        used = values
+        if self.lagged:
+            used = [
+                ops.where(count > 0, ops.convert_to_tensor(old), new)
+                for old, new in zip(states, values, strict=True)
+            ]
+        changes = [(self.count, count + 1), *zip(states, values, strict=True)]
+        return self.metric(used), changes
+
+    def rate(self, count):
+        floor = max(self.statistics_rate_floor, 1e-12)
+        decayed = ops.rsqrt(1.0 / self.statistics_rate**2 + count)
+        rate = ops.where(count > 0, ops.maximum(decayed, floor), 1.0)
+        if self.freeze_after is not None:
+            rate = ops.where(count >= self.freeze_after, 0.0, rate)
+        return rate
+
+    def get_config(self):
+        return {
+            "statistics_rate": self.statistics_rate,
+            "statistics_rate_floor": self.statistics_rate_floor,
+            "lagged": self.lagged,
+            "freeze_after": self.freeze_after,
+        }
+
+

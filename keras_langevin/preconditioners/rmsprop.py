@@ -1,0 +1,82 @@
+"""The RMSProp metric: C = v^(-1/2), v the moving average of the squared minibatch gradient."""
+
+import keras
+from keras import ops
+
+from keras_langevin.arguments import positive_number
+from keras_langevin.preconditioners.preconditioner import AveragingPreconditioner
+from keras_langevin.statistics.block import BIAS_SECOND_MOMENT, SECOND_MOMENT
+
+
+@keras.saving.register_keras_serializable(package="keras_langevin")
+class RMSProp(AveragingPreconditioner):
+    """v ← (1 − γ) v + γ ḡ², C = (v + ε)^(-1/2), entry by entry; ḡ is the gradient of the mean
+    loss on the minibatch, without the prior.
+
+    Near a mode v is the variance of ḡ, so C falls with the root of the batch size: it is a
+    square-root preconditioner and no inverse Fisher.
+
+    Args:
+        epsilon: ε, in squared units of the mean loss' gradient. It bounds C by ε^(-1/2) where
+            no gradient arrives.
+        correction: Adds the drift (ηT/N) ∂C/∂θ that keeps the target when C depends on θ (Li
+            et al. 2016, Γ), through the dependence of v on this minibatch:
+            ∂C/∂θ = −γ ḡ h v^(-3/2), with the per-example second moment in the place of the
+            second derivative h of the loss. It needs `lagged=False`, since a lagged C does
+            not depend on the present gradient.
+    """
+
+    def __init__(self, epsilon=1e-8, correction=False, **kwargs):
+        kwargs.setdefault("lagged", not correction)
+        super().__init__(**kwargs)
+        self.epsilon = positive_number("epsilon", epsilon)
+        self.correction = bool(correction)
+        if self.correction and self.lagged:
+            raise ValueError(
+                "`correction=True` needs `lagged=False`: a metric from before this minibatch "
+                "does not depend on the present weights through it. Received: "
+                f"correction={correction}, lagged={self.lagged}"
+            )
+
+    @property
+    def statistics(self):
+        return "diagonal" if self.correction else None
+
+    def build_state(self, add_variable):
+        layout = self.layout
+        self.squares = [
+            add_variable(shape, f"{name}_mean_square")
+            for shape, name in zip(layout.shapes, layout.names, strict=True)
+        ]
+
+    def averages(self, gradients, statistics, rate):
+        values = [
+            (1 - rate) * v + rate * ops.square(g)
+            for v, g in zip(self.squares, gradients, strict=True)
+        ]
+        return self.squares, values
+
+    def metric(self, states):
+        return [v + self.epsilon for v in states]
+
+    def solve(self, metric, vectors):
+        return [x * ops.rsqrt(v) for v, x in zip(metric, vectors, strict=True)]
+
+    def sample(self, metric, normals):
+        return [x * ops.sqrt(ops.rsqrt(v)) for v, x in zip(metric, normals, strict=True)]
+
+    def divergence(self, metric, gradients, statistics):
+        if not self.correction:
+            return None
+        rate = self.rate(ops.convert_to_tensor(self.count))
+        terms = [ops.zeros_like(v) for v in metric]
+        for block in self.layout.blocks:
+            for position, kind in ((block.kernel, SECOND_MOMENT), (block.bias, BIAS_SECOND_MOMENT)):
+                if position is not None:
+                    v, g = metric[position], gradients[position]
+                    curvature = statistics[block.statistics[kind]]
+                    terms[position] = -rate * g * curvature * v**-1.5
+        return terms
+
+    def get_config(self):
+        return {"epsilon": self.epsilon, "correction": self.correction, **super().get_config()}
