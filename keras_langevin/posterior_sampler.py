@@ -1,0 +1,383 @@
+"""The callback that collects posterior samples during `fit`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_langevin.sample import Sample
+from keras_langevin.sample_folder import is_unused, listed
+from keras_langevin.sample_store import SampleStore
+from keras_langevin.sampling_schedule import SamplingSchedule
+from keras_langevin.training_checkpoint import TrainingCheckpoint
+from keras_langevin.weights import named_weights
+
+
+class PosteriorSampler(keras.callbacks.Callback):
+    """Stores posterior samples of a model's weights while `fit` trains it.
+
+    With `unit="epoch"` a sample is stored at the end of epoch e when `e > burn_in` and
+    `(e - burn_in) % thinning == 0`; e counts the epochs this sampler has seen, from 1 and on
+    through several calls of `fit`. With `unit="step"` the same holds for training batches;
+    when a batch is due within an execution of several (`steps_per_execution`), the sample is
+    drawn at the execution's end.
+
+    Where the optimizer needs per-example statistics and the model does not measure them, the
+    sampler installs them (`keras_langevin.track_statistics`). With an optimizer that samples
+    nothing, such as Adam, it stores plain snapshots, whose `temperature` is `None`.
+
+    At the end of each epoch it adds `num_samples`, `learning_rate`, `temperature` and the
+    optimizer's own quantities to the logs. Put it before `CSVLogger` and other callbacks that
+    should see them; the progress bar and `History` always do.
+
+    Args:
+        burn_in: Epochs (or steps) before which nothing is stored, >= 0.
+        thinning: Epochs (or steps) from one sample to the next, >= 1.
+        unit: `"epoch"` or `"step"`. With `"step"` Keras waits for each batch to finish.
+        directory: Folder for the samples (see `SampleStore`), and for a checkpoint of the
+            training after every epoch. `None` keeps the samples in memory.
+        max_samples: Most samples to keep, >= 2. When there would be more, every other one is
+            dropped and the thinning doubled: those kept are exactly the ones that the
+            doubled thinning would have stored. `None` keeps all.
+        resume: Continue the run stored in `directory`. The counters are restored at once
+            (`epochs_seen`), weights and optimizer when `fit` begins, both as of the last epoch
+            that was completed; the learning rate is among them. A position of the schedule
+            that is stored already is not stored a second time. An empty `directory` starts a
+            new run, so that one program can be started again and again.
+        chain: Number of this chain, written into the samples, >= 0.
+
+    Raises:
+        ValueError: If an argument is not what is said above; if `directory` holds a run and
+            `resume` is false; if the run in it has another schedule. In `fit`: if the model is
+            not built, its weights differ from those stored, or a sampling optimizer is used
+            with a loss that is not a mean over the batch.
+        FloatingPointError: In `fit`, when the loss of an epoch or a weight to be stored is NaN
+            or infinite. What was stored before is complete and can be used.
+
+    Example:
+
+    ```python
+    import keras, numpy as np
+    import keras_langevin as kl
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(optimizer=kl.SGLD(learning_rate=1e-3, num_data=100), loss="mse")
+    sampler = kl.PosteriorSampler(burn_in=2, thinning=1)
+    x, y = np.random.normal(size=(100, 4)), np.random.normal(size=(100, 1))
+    model.fit(x, y, epochs=12, callbacks=[sampler], verbose=0)
+    len(sampler.samples)  # 10
+    ensemble = sampler.ensemble()
+    ```
+
+    A run that continues after an interruption:
+
+    ```python
+    sampler = kl.PosteriorSampler(burn_in=2, directory="run", resume=True)
+    model.fit(x, y, epochs=12, initial_epoch=sampler.epochs_seen, callbacks=[sampler])
+    ```
+    """
+
+    def __init__(
+        self,
+        burn_in: int,
+        thinning: int = 1,
+        unit: str = "epoch",
+        directory: str | os.PathLike | None = None,
+        max_samples: int | None = None,
+        resume: bool = False,
+        *,
+        chain: int = 0,
+    ):
+        super().__init__()
+        _check_integer("burn_in", burn_in, 0)
+        _check_integer("thinning", thinning, 1)
+        _check_integer("chain", chain, 0)
+        if unit not in ("epoch", "step"):
+            raise ValueError(f'`unit` must be "epoch" or "step". Received: unit={unit!r}.')
+        if max_samples is not None:
+            _check_integer("max_samples", max_samples, 2, "None or ")
+        if directory is not None and (
+            not isinstance(directory, (str, os.PathLike)) or not os.fspath(directory)
+        ):
+            raise ValueError(
+                f"`directory` must be a path or None. Received: directory={directory!r}."
+            )
+        if not isinstance(resume, bool):
+            raise ValueError(f"`resume` must be True or False. Received: resume={resume!r}.")
+        if resume and directory is None:
+            raise ValueError(
+                "`resume=True` must come with the `directory` of the run to continue. "
+                "Received: directory=None."
+            )
+        self.max_samples = None if max_samples is None else int(max_samples)
+        self.chain = int(chain)
+        self.epochs_seen = 0
+        self.steps_seen = 0  # counted with unit="step"
+        self._schedule = SamplingSchedule(int(burn_in), int(thinning), unit)
+        self._checkpoint = None if directory is None else TrainingCheckpoint(Path(directory))
+        self._must_restore = False
+        if resume and not is_unused(Path(directory)):
+            self._store = SampleStore.load(directory)
+            self._resume()
+        else:
+            self._store = SampleStore(directory)
+        self._write_schedule()
+        self._steps_before_epoch = 0
+        self._fit_thread = None
+        if unit == "step":
+            # A batch hook makes Keras wait for every batch, so there is one only when needed.
+            self.on_train_batch_end = self._after_batch
+
+    @property
+    def samples(self) -> SampleStore:
+        """The `SampleStore` with what was sampled so far."""
+        return self._store
+
+    @property
+    def burn_in(self) -> int:
+        """Epochs or steps before which nothing is stored."""
+        return self._schedule.burn_in
+
+    @property
+    def thinning(self) -> int:
+        """Epochs or steps from one sample to the next; doubled when `max_samples` is full."""
+        return self._schedule.spacing
+
+    @property
+    def unit(self) -> str:
+        """`"epoch"` or `"step"`."""
+        return self._schedule.unit
+
+    def ensemble(self, **kwargs):
+        """The samples as one Keras model, a `BayesianEnsembleModel`.
+
+        Args:
+            **kwargs: Passed on to `BayesianEnsembleModel`.
+
+        Raises:
+            ValueError: If nothing has been sampled yet, or `fit` has not run.
+        """
+        if not len(self._store):
+            seen = self.epochs_seen if self.unit == "epoch" else self.steps_seen
+            raise ValueError(
+                f"An ensemble must have at least one sample. Received: {seen} {self.unit}s seen, "
+                f"burn_in={self.burn_in}, thinning={self.thinning}. The first sample comes at "
+                f"{self.unit} {self.burn_in + self.thinning}: train longer in `fit` with this "
+                "sampler among `callbacks`, or lower `burn_in` or `thinning`."
+            )
+        if self.model is None:
+            raise ValueError(
+                "`ensemble()` must come after `fit` with this sampler, which shows it the model. "
+                "Received: no model yet. To use stored samples alone call "
+                "`BayesianEnsembleModel(model, sampler.samples)`."
+            )
+        from keras_langevin.ensemble import BayesianEnsembleModel
+
+        return BayesianEnsembleModel(self.model, self._store, **kwargs)
+
+    def set_model(self, model):
+        """Checks the model and installs the statistics its optimizer needs. Called by Keras."""
+        super().set_model(model)
+        model, optimizer = self.model, self._sampling_optimizer()
+        if optimizer is None:  # `predict` with a model that is not compiled
+            return
+        if not model.built or not named_weights(model):
+            raise ValueError(
+                "`PosteriorSampler` must have a model that is built before `fit`. "
+                f"Received: model '{model.name}', which is not. Begin a Sequential with "
+                "`keras.Input(...)`, or call `model.build(...)` or the model on a batch first."
+            )
+        if hasattr(optimizer, "num_data"):
+            _check_mean_loss(model)
+        self._check_stored_weights()
+        if getattr(optimizer, "statistics", None) is not None:
+            from keras_langevin.statistics import is_tracked, track_statistics
+
+            if not is_tracked(model):
+                track_statistics(model, optimizer)
+
+    def on_train_begin(self, logs=None):
+        self._fit_thread = threading.get_ident()
+        if self._must_restore:
+            self._checkpoint.restore(self.model)
+            self._must_restore = False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._steps_before_epoch = self.steps_seen
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {} if logs is None else logs
+        loss = logs.get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise self._diverged(f"loss={loss}")
+        self.epochs_seen += 1
+        if self.unit == "epoch":
+            self._sample_when_due(self.epochs_seen - 1, self.epochs_seen)
+        logs.update(self._quantities())
+        if self._checkpoint is not None:
+            self._finite_weights()  # or raises: the last good state stays
+            self._checkpoint.save(self.model, self.epochs_seen, self.steps_seen)
+
+    def _after_batch(self, batch, logs=None):
+        if threading.get_ident() != self._fit_thread:
+            # Keras looks for batch hooks only in a list, and else calls them from a thread at
+            # any later time, when the weights are those of another step.
+            raise ValueError(
+                '`callbacks` must be a list when a `PosteriorSampler` has unit="step". '
+                "Received: callbacks=sampler. Use `fit(..., callbacks=[sampler])`."
+            )
+        done = batch + 1  # the last execution of an epoch may be shorter than the others
+        if self.params and self.params.get("steps"):
+            done = min(done, self.params["steps"])
+        before, self.steps_seen = self.steps_seen, self._steps_before_epoch + done
+        self._sample_when_due(before, self.steps_seen)
+
+    def _sample_when_due(self, after, until):
+        position = self._schedule.due_within(after, until)
+        if position is None or position <= self._last_position():
+            return  # the second: stored before the run was resumed
+        sample = self._draw(position)  # before anything is dropped for it
+        while self.max_samples is not None and len(self._store) >= self.max_samples:
+            self._double_thinning()
+            if not self._schedule.includes(position):
+                return
+        self._store.append(sample)
+
+    def _last_position(self):
+        return max((facts["position"] or 0 for facts in self._store.facts), default=0)
+
+    def _double_thinning(self):
+        self._schedule = self._schedule.doubled()
+        keep = [
+            i
+            for i, facts in enumerate(self._store.facts)
+            if facts["position"] is None or self._schedule.includes(facts["position"])
+        ]
+        self._store.thin(keep, self._describe_schedule())
+
+    def _draw(self, position):
+        optimizer = self._sampling_optimizer()
+        return Sample(
+            self._finite_weights(),
+            step=_iterations(optimizer),
+            learning_rate=_number(optimizer.learning_rate),
+            temperature=_temperature(optimizer),
+            chain=self.chain,
+            position=position,
+        )
+
+    def _finite_weights(self):
+        # Through `self.model`: on JAX that fetches the weights of this moment.
+        weights = {n: ops.convert_to_numpy(v) for n, v in named_weights(self.model).items()}
+        bad = [name for name, array in weights.items() if not np.isfinite(array).all()]
+        if bad:
+            raise self._diverged(f"NaN or infinity in {listed(bad)}")
+        return weights
+
+    def _diverged(self, what):
+        return FloatingPointError(
+            "The loss and the weights must stay finite while sampling. "
+            f"Received: {what}, at step {_iterations(self._sampling_optimizer())}, after "
+            f"{self.epochs_seen} whole epochs. Lower `learning_rate`, and look for NaN or infinity "
+            f"in the training data. The {len(self._store)} samples stored before can be used."
+        )
+
+    def _quantities(self):
+        optimizer = self._sampling_optimizer()
+        quantities = {
+            "num_samples": len(self._store),
+            "learning_rate": optimizer.learning_rate,
+            "temperature": _temperature(optimizer),
+        }
+        if hasattr(optimizer, "sampler_logs"):
+            quantities.update(optimizer.sampler_logs())
+        return {key: _number(value) for key, value in quantities.items() if value is not None}
+
+    def _sampling_optimizer(self):
+        optimizer = getattr(self.model, "optimizer", None)
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer = optimizer.inner_optimizer
+        return optimizer
+
+    def _check_stored_weights(self):
+        weights = {
+            name: (tuple(v.shape), keras.backend.standardize_dtype(v.dtype))
+            for name, v in named_weights(self.model).items()
+        }
+        differences = self._store.differences(weights)
+        if differences:
+            raise ValueError(
+                f"The model must have the weights of the samples in {self._store!r}. Received: "
+                f"{listed(differences)}. Build the model as in the first run; where only automatic "
+                "names differ (`dense_1` for `dense`), call `keras.utils.clear_session()` before "
+                "building it or name the layers. For another model use another sampler."
+            )
+
+    def _resume(self):
+        stored = self._store.schedule or {}
+        words = [
+            f"{key}={value!r}, stored {stored.get(key)!r}"
+            for key, value in self._describe_schedule().items()
+            if key != "doublings" and stored.get(key) != value
+        ]
+        if words:
+            raise ValueError(
+                f"To resume, the schedule must be that of the run in '{self._store.directory}'. "
+                f"Received: {', '.join(words)}. Pass the stored values, or choose another "
+                "directory for a new run."
+            )
+        self._schedule = dataclasses.replace(self._schedule, doublings=stored["doublings"])
+        counters = self._checkpoint.counters()
+        if counters is not None:
+            self.epochs_seen = counters["epochs_seen"]
+            self.steps_seen = counters["steps_seen"]
+            self._must_restore = True
+
+    def _describe_schedule(self):
+        return {**dataclasses.asdict(self._schedule), "chain": self.chain}
+
+    def _write_schedule(self):
+        if self._store.schedule != self._describe_schedule():
+            self._store.set_schedule(self._describe_schedule())
+
+
+def _iterations(optimizer):
+    return int(ops.convert_to_numpy(optimizer.iterations))
+
+
+def _temperature(optimizer):
+    temperature = getattr(optimizer, "temperature", None)
+    if callable(temperature):  # a schedule
+        temperature = temperature(optimizer.iterations)
+    return None if temperature is None else _number(temperature)
+
+
+def _number(value):
+    return float(np.asarray(ops.convert_to_numpy(value)))
+
+
+def _check_integer(argument, value, least, also=""):
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_integer or value < least:
+        raise ValueError(
+            f"`{argument}` must be {also}an integer >= {least}. Received: {argument}={value!r}."
+        )
+
+
+def _check_mean_loss(model):
+    means = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+    for loss in keras.tree.flatten(model.loss):
+        if isinstance(loss, keras.losses.Loss) and loss.reduction not in means:
+            raise ValueError(
+                "A sampling optimizer must have a loss that is the MEAN over the batch: its "
+                "`learning_rate` multiplies the gradient of the mean loss, and `num_data` makes "
+                f"that the posterior's. Received: reduction={loss.reduction!r} in loss "
+                f"'{loss.name}'. Construct the loss with reduction='sum_over_batch_size'."
+            )
