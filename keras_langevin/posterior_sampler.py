@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_langevin.keras_internals import inner_optimizer
 from keras_langevin.sample import Sample
 from keras_langevin.sample_folder import is_unused, listed
 from keras_langevin.sample_store import SampleStore
@@ -201,7 +202,7 @@ class PosteriorSampler(keras.callbacks.Callback):
             from keras_langevin.statistics import is_tracked, track_statistics
 
             if not is_tracked(model):
-                track_statistics(model, optimizer)
+                track_statistics(model, model.optimizer)
 
     def on_train_begin(self, logs=None):
         self._fit_thread = threading.get_ident()
@@ -301,10 +302,7 @@ class PosteriorSampler(keras.callbacks.Callback):
         return {key: _number(value) for key, value in quantities.items() if value is not None}
 
     def _sampling_optimizer(self):
-        optimizer = getattr(self.model, "optimizer", None)
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            optimizer = optimizer.inner_optimizer
-        return optimizer
+        return inner_optimizer(getattr(self.model, "optimizer", None))
 
     def _check_stored_weights(self):
         weights = {
