@@ -198,7 +198,10 @@ class HierarchicalNormal(Prior):
         a, b = self.concentration, self.rate
         offset = value - self.mean
         constant = (
-            math.lgamma(n / 2 + a) - math.lgamma(a) + a * math.log(b) - n / 2 * math.log(2 * math.pi)
+            math.lgamma(n / 2 + a)
+            - math.lgamma(a)
+            + a * math.log(b)
+            - n / 2 * math.log(2 * math.pi)
         )
         return constant - (n / 2 + a) * ops.log(b + 0.5 * ops.sum(offset * offset))
 

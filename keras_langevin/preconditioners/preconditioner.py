@@ -163,5 +163,3 @@ class AveragingPreconditioner(Preconditioner):
             "lagged": self.lagged,
             "freeze_after": self.freeze_after,
         }
-
-

@@ -50,10 +50,12 @@ class RMSProp(AveragingPreconditioner):
         ]
 
     def averages(self, gradients, statistics, rate):
-        values = [
-            (1 - rate) * v + rate * ops.square(g)
-            for v, g in zip(self.squares, gradients, strict=True)
-        ]
+        # One gradient entry is close to zero by chance, and C would be huge there: the first
+        # minibatch sets one scale for each variable.
+        first = ops.convert_to_tensor(self.count) == 0
+        squares = [ops.square(g) for g in gradients]
+        squares = [ops.where(first, ops.mean(s), s) for s in squares]
+        values = [(1 - rate) * v + rate * s for v, s in zip(self.squares, squares, strict=True)]
         return self.squares, values
 
     def metric(self, states):

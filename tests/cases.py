@@ -1,0 +1,28 @@
+"""One row a sampler: what `tests/test_samplers.py` runs for each. A new sampler adds a row.
+
+`inverse_without_data` is the diagonal of C where no gradient arrives, for a prior N(0, σ²).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras_langevin as kl
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    sampler: type
+    inverse_without_data: Callable
+    arguments: dict = dataclasses.field(default_factory=dict)
+
+    def make(self, learning_rate=0.1, num_data=100, **kwargs):
+        return self.sampler(learning_rate, num_data=num_data, **{**self.arguments, **kwargs})
+
+
+CASES = [
+    Case(kl.SGLD, lambda num_data, stddev: 1.0),
+    Case(kl.RMSPropLangevin, lambda num_data, stddev: 0.01**-0.5, {"epsilon": 0.01}),
+    Case(kl.DOPLangevin, lambda num_data, stddev: num_data * stddev**2, {"epsilon": 0.0}),
+    Case(kl.QDOPLangevin, lambda num_data, stddev: num_data * stddev**2, {"epsilon": 0.0}),
+]
+CASE_IDS = [case.sampler.__name__ for case in CASES]

@@ -1,0 +1,188 @@
+"""Replicated Bayesian linear regressions: `Dense(R)` is R independent chains.
+
+Every unit sees the same inputs and targets, has its own weights, metric and noise, and a
+Gaussian posterior in closed form, so that one short `fit` gives the covariance of the sampler
+to a few percent. All references are NumPy in float64 and share no code with the package.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+import keras_langevin as kl
+
+STEPS_PER_EXECUTION = 8  # weights are read after each execution
+
+
+class Regression:
+    """y = x w + b + N(0, 1), prior N(0, prior_stddev²) on w and b.
+
+    Attributes:
+        hessian: H of G(θ) = U(θ)/N, shape (d + 1, d + 1), the bias last.
+        mean: Posterior mean, shape (d + 1,).
+    """
+
+    def __init__(self, num_data=60, replicas=2000, prior_stddev=1.0, seed=0):
+        rng = np.random.default_rng(seed)
+        self.n, self.replicas, self.prior_stddev = num_data, replicas, prior_stddev
+        self.x = np.array([2.0, -1.0]) + rng.normal(size=(num_data, 2)) * np.array([0.5, 1.5])
+        self.y = self.x @ rng.normal(size=2) + 0.3 + rng.normal(size=num_data)
+        self.design = np.c_[self.x, np.ones(num_data)]
+        self.hessian = self.design.T @ self.design / num_data
+        self.hessian += np.eye(3) / num_data / prior_stddev**2
+        self.mean = np.linalg.solve(self.hessian, self.design.T @ self.y / num_data)
+
+    def model(self, optimizer, loss=None):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(self.replicas)])
+        loss = HalfSquaredError() if loss is None else loss
+        jit_compile = keras.backend.backend() != "torch"
+        model.compile(
+            optimizer, loss=loss, jit_compile=jit_compile, steps_per_execution=STEPS_PER_EXECUTION
+        )
+        kernel, bias = model.layers[-1].kernel, model.layers[-1].bias
+        kernel.assign(np.repeat(self.mean[:2, None], self.replicas, 1))
+        bias.assign(np.full(self.replicas, self.mean[2]))
+        kl.track_statistics(model, optimizer)
+        return model
+
+    def second_moment(self, optimizer, steps=1600, burn_in=300, batch_size=None, **data):
+        """E[(θ − μ)(θ − μ)ᵀ] over chains and steps of one compiled `fit`, and the largest
+        E[θ − μ] in standard errors, known from the spread over the independent chains."""
+        loss = HalfSquaredError() if batch_size is None else WeightedHalfSquaredError()
+        model = self.model(optimizer, loss)
+        recorder = Recorder(burn_in)
+        data = Steps(self, steps, batch_size, **data)
+        model.fit(data, epochs=1, verbose=0, shuffle=False, callbacks=[recorder])
+        offset = np.stack(recorder.draws) - self.mean[:, None]
+        draws = offset.shape[0] * self.replicas
+        means = offset.mean(axis=0)
+        errors = means.std(axis=1) / np.sqrt(self.replicas)
+        second_moment = np.einsum("tir,tjr->ij", offset, offset) / draws
+        return second_moment, np.abs(means.mean(axis=1) / errors).max()
+
+    def outer_product_moments(self):
+        """M00, M0i, Mii at the posterior mean, one example's gradient at a time."""
+        residuals = self.design @ self.mean - self.y
+        gradients = self.design * residuals[:, None]
+        moment = sum(np.outer(g, g) for g in gradients) / self.n
+        return moment[2, 2], moment[2, :2], np.diag(moment)[:2]
+
+    def quasi_diagonal_inverse(self, damping=1.0):
+        """C of QDOP with the prior in the metric, through the dense matrix it inverts."""
+        m00, m0i, mii = self.outer_product_moments()
+        added = damping / self.n / self.prior_stddev**2
+        matrix = np.zeros((3, 3))
+        matrix[:2, :2] = np.outer(m0i, m0i) / (m00 + added)
+        np.fill_diagonal(matrix[:2, :2], mii + added)
+        matrix[2, 2], matrix[2, :2], matrix[:2, 2] = m00 + added, m0i, m0i
+        return np.linalg.inv(matrix)
+
+    def diagonal_inverse(self, damping=1.0):
+        m00, _, mii = self.outer_product_moments()
+        return np.diag(1 / (np.append(mii, m00) + damping / self.n / self.prior_stddev**2))
+
+    def rmsprop_inverse(self, epsilon):
+        """C after the first step: from the gradient of the mean loss at the posterior mean,
+        without the prior, squared and averaged over the kernel and over the bias."""
+        gradient = self.design.T @ (self.design @ self.mean - self.y) / self.n
+        kernel, bias = np.mean(gradient[:2] ** 2), gradient[2] ** 2
+        return np.diag((np.array([kernel, kernel, bias]) + epsilon) ** -0.5)
+
+    def exact_covariance(self, metric_inverse, learning_rate, temperature=1.0, batch_size=None):
+        """Of the discrete chain with this C: research notes' formulas A (full batch) and B
+        (independent minibatches drawn with replacement)."""
+        h, c, eta = self.hessian, metric_inverse, learning_rate
+        if batch_size is None:
+            return temperature / self.n * np.linalg.inv(h - eta / 2 * h @ c @ h)
+        step = np.eye(3) - eta * c @ h
+        gradients = self.design * (self.design @ self.mean - self.y)[:, None]
+        gradients -= gradients.mean(0)
+        noise = gradients.T @ gradients / self.n
+        source = 2 * eta * temperature / self.n * c + eta**2 / batch_size * c @ noise @ c.T
+        operator = np.eye(9) - np.kron(step, step)
+        data_hessian = self.design.T @ self.design / self.n
+        for row in self.design:
+            deviation = c @ (np.outer(row, row) - data_hessian)
+            operator -= eta**2 / batch_size / self.n * np.kron(deviation, deviation)
+        return np.linalg.solve(operator, source.ravel()).reshape(3, 3)
+
+
+def relative_eigenvalues(covariance, reference):
+    """Generalised eigenvalues of the pair: all 1 where they agree."""
+    factor = np.linalg.inv(np.linalg.cholesky(reference))
+    return np.linalg.eigvalsh(factor @ covariance @ factor.T)
+
+
+class HalfSquaredError(keras.losses.Loss):
+    """−log N(y; ŷ, 1) summed over the replicas, without the constant."""
+
+    def call(self, y_true, y_pred):
+        return 0.5 * ops.sum(ops.square(y_true - y_pred), axis=-1)
+
+
+class WeightedHalfSquaredError(keras.losses.Loss):
+    """The same with a weight for each example and replica behind the targets."""
+
+    def call(self, y_true, y_pred):
+        y, weights = y_true[:, :1], y_true[:, 1:]
+        return 0.5 * ops.sum(weights * ops.square(y - y_pred), axis=-1)
+
+
+class Steps(keras.utils.PyDataset):
+    """All data as one batch, `steps` times. With a batch size every replica has its own
+    minibatch, drawn with replacement: multinomial weights whose expectation is one. With
+    `whole_first` the first step sees each example once, so that a metric frozen there is known
+    in closed form."""
+
+    def __init__(self, regression, steps, batch_size=None, whole_first=True):
+        super().__init__()
+        self.whole_first = whole_first
+        self.steps, self.batch_size, self.r = steps, batch_size, regression
+        self.x = regression.x.astype("float32")
+        self.y = regression.y[:, None].astype("float32")
+        self.rng = np.random.default_rng(1)
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        if self.batch_size is None:
+            return self.x, self.y
+        n, replicas = self.r.n, self.r.replicas
+        weights = np.ones((n, replicas), "float32")
+        if index > 0 or not self.whole_first:
+            drawn = self.rng.integers(0, n, size=(replicas, self.batch_size))
+            drawn += n * np.arange(replicas)[:, None]
+            counts = np.bincount(drawn.ravel(), minlength=n * replicas).reshape(replicas, n)
+            weights = (counts.T * (n / self.batch_size)).astype("float32")
+        return self.x, np.concatenate([self.y, weights], axis=1)
+
+
+class Constant(keras.utils.PyDataset):
+    """One batch, `steps` times: thousands of steps in one epoch of `fit`."""
+
+    def __init__(self, x, y, steps):
+        super().__init__()
+        self.batch, self.steps = (x.astype("float32"), y.astype("float32")), steps
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        return self.batch
+
+
+class Recorder(keras.callbacks.Callback):
+    """The weights after every execution past burn-in, shape (inputs + 1, replicas) each, or
+    (inputs, replicas) without bias."""
+
+    def __init__(self, burn_in):
+        super().__init__()
+        self.burn_in, self.draws = burn_in, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch >= self.burn_in:
+            layer = self.model.layers[-1]
+            weights = [ops.convert_to_numpy(w).reshape(-1, w.shape[-1]) for w in layer.weights]
+            kernel_and_bias = weights[: 1 + layer.use_bias]
+            self.draws.append(np.concatenate(kernel_and_bias).astype("float64"))

@@ -1,0 +1,246 @@
+"""What every sampler must do, one row of `cases.py` at a time."""
+
+import keras
+import numpy as np
+import pytest
+from cases import CASE_IDS, CASES
+from keras import ops
+from regression import Constant
+
+import keras_langevin as kl
+
+all_samplers = pytest.mark.parametrize("case", CASES, ids=CASE_IDS)
+JIT = keras.backend.backend() != "torch"
+
+
+class NoLoss(keras.losses.Loss):
+    """Zero, with zero gradients."""
+
+    def call(self, y_true, y_pred):
+        return ops.sum(0.0 * y_pred, axis=-1)
+
+
+class Record(keras.callbacks.Callback):
+    """All weights of the model's first weighted layer after every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernels, self.biases = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        layer = next(layer for layer in self.model.layers if layer.weights)
+        self.kernels.append(np.array(ops.convert_to_numpy(layer.kernel)))
+        self.biases.append(np.array(ops.convert_to_numpy(layer.bias)))
+
+
+def one_layer(optimizer, loss, inputs=3, units=2000):
+    model = keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(units)])
+    model.compile(optimizer, loss=loss, jit_compile=JIT)
+    kl.track_statistics(model, optimizer)
+    return model
+
+
+def run(model, x, y, steps):
+    record = Record()
+    model.fit(Constant(x, y, steps), verbose=0, shuffle=False, callbacks=[record])
+    return np.stack(record.kernels), np.stack(record.biases)
+
+
+@all_samplers
+@pytest.mark.parametrize("temperature", [1.0, 0.2])
+def test_noise_alone_has_the_stated_variance(case, temperature):
+    """Without gradients an increment is noise minus η C (prior precision / N) θ."""
+    eta, n, stddev = 0.05, 100, 0.7
+    optimizer = case.make(eta, n, prior=kl.priors.Normal(stddev), temperature=temperature, seed=3)
+    model = one_layer(optimizer, NoLoss())
+    kernels, biases = run(model, np.ones((4, 3)), np.zeros((4, 2000)), steps=4)
+    inverse = case.inverse_without_data(n, stddev)
+    decay = 1 - eta * inverse / (n * stddev**2)
+    expected = 2 * eta * temperature / n * inverse
+    for weights in (kernels, biases):
+        noise = weights[1:] - decay * weights[:-1]
+        assert noise.var(axis=tuple(range(1, noise.ndim))) == pytest.approx(expected, rel=0.1)
+        flat = noise.reshape(len(noise), -1) / expected**0.5
+        between_steps = np.corrcoef(flat) - np.eye(len(flat))
+        assert np.abs(between_steps).max() < 5 / flat.shape[1] ** 0.5
+        assert np.abs(flat.mean(axis=1)).max() < 5 / flat.shape[1] ** 0.5
+
+
+@all_samplers
+def test_the_noise_is_a_function_of_the_seed(case):
+    def path(seed):
+        keras.utils.set_random_seed(0)
+        model = one_layer(case.make(seed=seed), NoLoss())
+        return run(model, np.ones((4, 3)), np.zeros((4, 2000)), steps=3)[0]
+
+    first = path(1)
+    np.testing.assert_array_equal(first, path(1))
+    assert np.abs(first - path(2)).max() > 0
+
+
+@all_samplers
+def test_temperature_zero_adds_no_noise(case):
+    def path(seed):
+        keras.utils.set_random_seed(0)
+        model = one_layer(case.make(0.01, temperature=0.0, seed=seed), "mse", units=2)
+        x = np.random.default_rng(0).normal(size=(16, 3))
+        return run(model, x, x[:, :2], steps=5)[0]
+
+    np.testing.assert_array_equal(path(1), path(2))
+
+
+def test_cold_sgld_with_a_flat_prior_is_sgd():
+    def path(optimizer):
+        keras.utils.set_random_seed(0)
+        model = one_layer(optimizer, "mse", units=2)
+        x = np.random.default_rng(0).normal(size=(16, 3))
+        return run(model, x, x[:, :2], steps=5)[0]
+
+    cold = path(kl.SGLD(0.1, num_data=16, temperature=0.0, prior=None))
+    np.testing.assert_allclose(cold, path(keras.optimizers.SGD(0.1)), rtol=1e-6)
+
+
+@all_samplers
+def test_config_round_trip(case):
+    optimizer = case.make(
+        0.02, 50, temperature=0.5, prior={"kernel": kl.priors.Laplace(0.3), ".*": None}, seed=4
+    )
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(again) is type(optimizer)
+    assert again.get_config() == optimizer.get_config()
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
+    scheduled = case.make(schedule)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(scheduled))
+    assert again.get_config() == scheduled.get_config()
+
+
+@pytest.mark.parametrize("sampler", [kl.DOPLangevin, kl.QDOPLangevin])
+def test_a_dead_input_walks_on_its_prior(sampler):
+    """With the prior in the metric, a weight whose input is always zero is an exact
+    Ornstein-Uhlenbeck chain: variance σ²/(1 − η/2), correlation 1 − η from step to step."""
+    eta, stddev = 0.2, 0.5
+    prior = kl.priors.Normal(stddev)
+    optimizer = sampler(eta, num_data=40, prior=prior, epsilon=0.0, seed=5)
+    model = one_layer(optimizer, "mse")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3))
+    x[:, 1] = 0.0
+    y = np.repeat(x[:, :1] + rng.normal(size=(40, 1)), 2000, axis=1) * np.ones(2000)
+    kernels, _ = run(model, x, y * 50, steps=150)
+    dead = kernels[50:, 1]
+    assert dead.var() == pytest.approx(stddev**2 / (1 - eta / 2), rel=0.03)
+    lagged = (dead[1:] * dead[:-1]).mean() / (dead**2).mean()
+    assert lagged == pytest.approx(1 - eta, abs=0.01)
+
+
+def shifted_and_scaled_path(sampler, scale, shift):
+    """The path of θ in the coordinates of the untouched inputs, when the model is trained on
+    scale · x + shift with the same noise; flat prior, ε = 0."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 3))
+    y = (x @ rng.normal(size=(3, 4)) + rng.normal(size=(64, 4))).astype("float32")
+    optimizer = sampler(0.05, num_data=64, prior=None, prior_in_metric=False, epsilon=0.0, seed=1)
+    model = one_layer(optimizer, "mse", units=4)
+    layer = model.layers[-1]
+    kernel = rng.normal(size=(3, 4))
+    layer.kernel.assign(kernel / scale[:, None])
+    layer.bias.assign(-(kernel * (shift / scale)[:, None]).sum(0))
+    kernels, biases = run(model, scale * x + shift, y, steps=20)
+    return kernels * scale[:, None], biases + np.einsum("tio,i->to", kernels, shift)
+
+
+@pytest.mark.parametrize("sampler", [kl.DOPLangevin, kl.QDOPLangevin])
+def test_paths_are_invariant_to_scale_and_those_of_qdop_to_shift(sampler):
+    one, zero = np.ones(3), np.zeros(3)
+    plain = shifted_and_scaled_path(sampler, one, zero)
+    scaled = shifted_and_scaled_path(sampler, np.array([2.0, 0.5, -4.0]), zero)
+    shifted = shifted_and_scaled_path(sampler, np.array([2.0, 0.5, 4.0]), np.array([1.0, -2, 3]))
+
+    def difference(path):
+        return max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(path, plain, strict=True))
+
+    positive = shifted_and_scaled_path(sampler, np.array([2.0, 0.5, 4.0]), zero)
+    assert difference(positive) < 1e-4
+    assert difference(scaled) > 1e-2  # a negative scale flips the noise: same law, other path
+    if sampler is kl.QDOPLangevin:
+        assert difference(shifted) < 1e-4
+    else:
+        assert difference(shifted) > 1e-2
+
+
+def dense(function, shapes):
+    """The matrix of a linear map of parameter lists."""
+    sizes = [int(np.prod(s)) for s in shapes]
+    columns = []
+    for unit in np.eye(sum(sizes)):
+        parts = np.split(unit, np.cumsum(sizes)[:-1])
+        arrays = [
+            ops.reshape(ops.cast(p, "float32"), s) for p, s in zip(parts, shapes, strict=True)
+        ]
+        columns.append(np.concatenate([ops.convert_to_numpy(a).ravel() for a in function(arrays)]))
+    return np.stack(columns, axis=1)
+
+
+@all_samplers
+def test_the_noise_covariance_is_the_inverse_metric(case):
+    """L Lᵀ = C, entry by entry, on the metric of a small network after some training."""
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(2, use_bias=False)]
+    )
+    optimizer = case.make(0.001, 64, seed=1)
+    model.compile(optimizer, loss="mse", jit_compile=JIT)
+    kl.track_statistics(model, optimizer)
+    x = np.random.default_rng(0).normal(2.0, 1.0, size=(64, 3))
+    model.fit(x, x[:, :2], batch_size=16, epochs=3, verbose=0)
+    metric_of = optimizer.preconditioner
+    statistics = optimizer.read_statistics()
+    shapes = metric_of.layout.shapes
+    metric, _ = metric_of.update([ops.zeros(s) for s in shapes], statistics)
+    inverse = dense(lambda v: metric_of.solve(metric, v), shapes)
+    factor = dense(lambda v: metric_of.sample(metric, v), shapes)
+    np.testing.assert_allclose(factor @ factor.T, inverse, rtol=1e-4, atol=1e-5 * inverse.max())
+    assert np.linalg.eigvalsh(inverse).min() > 0
+
+
+def test_the_quasi_diagonal_metric_is_the_stated_one():
+    """C inverts the matrix with M00, M0i, Mii of the per-example gradients and M0i M0j / M00."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(3.0, 1.0, size=(32, 3)), rng.normal(size=(32, 1))
+    prior = kl.priors.Normal(0.8)
+    optimizer = kl.QDOPLangevin(1e-9, num_data=32, prior=prior, epsilon=0.0, damping=2.0)
+    model = one_layer(optimizer, "mse", units=1)
+    model.fit(x, y, batch_size=32, epochs=2, verbose=0)
+    weights = np.concatenate([ops.convert_to_numpy(w) for w in model.get_weights()[0:1]])
+    bias = model.get_weights()[1]
+    design = np.c_[x, np.ones(32)]
+    gradients = 2 * design * (design @ np.append(weights, bias) - y[:, 0])[:, None]
+    moments = gradients.T @ gradients / 32
+    added = 2.0 / 32 / 0.8**2
+    matrix = np.outer(moments[3], moments[3]) / (moments[3, 3] + added)
+    np.fill_diagonal(matrix, np.diag(moments) + added)
+    matrix[3], matrix[:, 3] = moments[3], moments[3]
+    matrix[3, 3] += added
+    metric_of = optimizer.preconditioner
+    metric = metric_of.metric([ops.convert_to_tensor(s) for s in metric_of.states])
+    inverse = dense(lambda v: metric_of.solve(metric, v), metric_of.layout.shapes)
+    np.testing.assert_allclose(inverse, np.linalg.inv(matrix), rtol=2e-4, atol=1e-9)
+
+
+def test_inputs_far_from_zero_do_not_cancel():
+    """Mean over spread of 1000: the Schur complement from raw second moments would be off by
+    several percent in float32."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(1000.0, 1.0, size=(256, 1)), rng.normal(size=(256, 1))
+    optimizer = kl.QDOPLangevin(
+        0.0, num_data=256, epsilon=0.0, prior_in_metric=False, statistics_rate_floor=0.5
+    )
+    model = one_layer(optimizer, "mse", inputs=1, units=1)
+    model.layers[-1].kernel.assign([[0.0]])
+    model.layers[-1].bias.assign([0.0])
+    model.fit(x, y, batch_size=256, epochs=30, verbose=0)
+    x, y = x.astype("float32").astype("float64"), y.astype("float32")
+    weight = (2 * y[:, 0]) ** 2
+    mean = (weight * x[:, 0]).sum() / weight.sum()
+    schur = (weight * (x[:, 0] - mean) ** 2).mean()
+    state = ops.convert_to_numpy(optimizer.preconditioner.states[0])
+    assert state[0, 0] == pytest.approx(schur, rel=1e-4)

@@ -1,0 +1,216 @@
+"""A sampler is right when its stationary law is: covariance against the exact law of the
+discrete chain, and mutants of the samplers that must fail the same test."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from regression import Constant, HalfSquaredError, Recorder, Regression, relative_eigenvalues
+
+import keras_langevin as kl
+from keras_langevin.preconditioners import QuasiDiagonalOuterProduct
+
+PROBLEM = Regression()
+QDOP, DOP = PROBLEM.quasi_diagonal_inverse(), PROBLEM.diagonal_inverse()
+FROZEN = {"freeze_after": 1, "epsilon": 0.0}
+
+
+def largest_stable(metric_inverse, problem=PROBLEM, share=0.2):
+    """η with ηs = 2 · share for the largest eigenvalue s of CH: the step-size bias, up to
+    1/(1 − share), is part of what is tested."""
+    return 2 * share / np.linalg.eigvals(metric_inverse @ problem.hessian).real.max()
+
+
+def deviation(optimizer, metric_inverse, temperature=1.0, batch_size=None, **fit):
+    """Largest relative error of the covariance, and of the mean in standard errors."""
+    problem = fit.pop("problem", PROBLEM)
+    learning_rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+    exact = problem.exact_covariance(metric_inverse, learning_rate, temperature, batch_size)
+    moment, mean = problem.second_moment(optimizer, batch_size=batch_size, **fit)
+    if not np.isfinite(moment).all():
+        return np.inf, np.inf
+    return np.abs(relative_eigenvalues(moment, exact) - 1).max(), mean
+
+
+@pytest.mark.parametrize(
+    ("temperature", "batch_size"), [(1.0, None), (0.3, None), (1.0, 20), (0.3, 20)]
+)
+@pytest.mark.parametrize(
+    ("sampler", "metric_inverse", "arguments"),
+    [
+        (kl.SGLD, np.eye(3), {}),
+        (kl.RMSPropLangevin, PROBLEM.rmsprop_inverse(0.1), {"freeze_after": 1, "epsilon": 0.1}),
+        (kl.DOPLangevin, DOP, FROZEN),
+        (kl.QDOPLangevin, QDOP, FROZEN),
+    ],
+)
+def test_covariance_with_a_fixed_metric(
+    sampler, metric_inverse, arguments, temperature, batch_size
+):
+    learning_rate = largest_stable(metric_inverse)
+    optimizer = sampler(
+        learning_rate, num_data=PROBLEM.n, temperature=temperature, seed=1, **arguments
+    )
+    covariance, mean = deviation(optimizer, metric_inverse, temperature, batch_size)
+    assert covariance < 0.04
+    assert mean < 4.5
+
+
+@pytest.mark.parametrize(
+    ("sampler", "inverse"),
+    [(kl.DOPLangevin, "diagonal_inverse"), (kl.QDOPLangevin, "quasi_diagonal_inverse")],
+)
+def test_covariance_with_an_adapting_metric(sampler, inverse):
+    """The metric follows the chain, so its bias is of order γ/N: N = 300 here."""
+    problem = Regression(num_data=300)
+    metric_inverse = getattr(problem, inverse)()
+    learning_rate = largest_stable(metric_inverse, problem)
+    optimizer = sampler(
+        learning_rate, num_data=300, statistics_rate=0.05, statistics_rate_floor=0.05, seed=1
+    )
+    covariance, mean = deviation(optimizer, metric_inverse, problem=problem)
+    assert covariance < 0.06
+    assert mean < 4.5
+
+
+def test_covariance_with_an_adapting_rmsprop_metric():
+    """Against the law at the metric that the chain settles on, since C depends on the batch.
+    The bias is the chain's own share of v, about B/N: 1/30 here, and a factor 1.5 at 1/3."""
+    problem, batch_size = Regression(num_data=300), 10
+    optimizer = kl.RMSPropLangevin(0.02, num_data=300, statistics_rate_floor=0.01, seed=1)
+    moment, _ = problem.second_moment(optimizer, batch_size=batch_size, whole_first=False)
+    squares = optimizer.preconditioner.squares
+    v = np.concatenate([ops.convert_to_numpy(s).reshape(-1, problem.replicas) for s in squares])
+    metric_inverse = np.diag(np.mean(v**-0.5, axis=1))
+    exact = problem.exact_covariance(metric_inverse, 0.02, batch_size=batch_size)
+    assert np.abs(relative_eigenvalues(moment, exact) - 1).max() < 0.06
+
+
+@pytest.mark.parametrize("correction", [False, True])
+def test_divergence_term_of_an_instantaneous_metric(correction):
+    """C(θ) = (ḡ² + ε)^(-1/2) from the current gradient alone. On U = Nθ²/2 the drift without
+    the divergence term samples π(θ)/C(θ); with it, π. Nothing else tells the two apart."""
+    n, replicas = 100, 4000
+    epsilon = 1.0 / n
+    y = np.random.default_rng(0).normal(size=n)
+    y = (y - y.mean()) / y.std()
+    optimizer = kl.RMSPropLangevin(
+        0.05 / n**0.5,
+        num_data=n,
+        prior=None,
+        epsilon=epsilon,
+        correction=correction,
+        lagged=False,
+        statistics_rate=1.0,
+        statistics_rate_floor=1.0,
+        seed=1,
+    )
+    moment = one_weight_second_moment(optimizer, y, replicas)
+    z = np.linspace(-8, 8, 4001)
+    density = np.exp(-(z**2) / 2)
+    if not correction:
+        density *= np.sqrt(z**2 + 1)
+    expected = (density * z**2).sum() / density.sum()  # 1 with the term, 1.47 without
+    assert moment * n == pytest.approx(expected, rel=0.04)
+
+
+def one_weight_second_moment(optimizer, y, replicas):
+    """E[θ²] of a single weight with loss mean (θ − y)²/2, over replicas and steps."""
+    inputs, layer = keras.Input((1,)), keras.layers.Dense(replicas, use_bias=False)
+    model = keras.Model(inputs, layer(inputs))
+    jit_compile = keras.backend.backend() != "torch"
+    model.compile(optimizer, HalfSquaredError(), jit_compile=jit_compile, steps_per_execution=8)
+    layer.kernel.assign(np.zeros((1, replicas)))
+    kl.track_statistics(model, optimizer)
+    recorder = Recorder(burn_in=400)
+    batch = np.ones((len(y), 1)), y[:, None]
+    data = Constant(*batch, steps=1600)
+    model.fit(data, epochs=1, verbose=0, shuffle=False, callbacks=[recorder])
+    return np.mean(np.square(recorder.draws))
+
+
+# ------------------------------------------------------------------------------- mutants
+
+
+class ShearSignFlipped(QuasiDiagonalOuterProduct):
+    def sample(self, metric, normals):
+        return super().sample([(s, -mean, m) for s, mean, m in metric], normals)
+
+
+class ShearOmitted(QuasiDiagonalOuterProduct):
+    def sample(self, metric, normals):
+        return super().sample([(s, 0.0 * mean, m) for s, mean, m in metric], normals)
+
+
+class InverseForItsRoot(QuasiDiagonalOuterProduct):
+    def sample(self, metric, normals):
+        return self.solve(metric, normals)
+
+
+class UncentredNoise(QuasiDiagonalOuterProduct):
+    """Mii in the place of the Schur complement S, in the noise alone."""
+
+    def sample(self, metric, normals):
+        blocks = [(s + mean * mean * ops.reshape(m, (1, -1)), mean, m) for s, mean, m in metric]
+        return super().sample(blocks, normals)
+
+
+class DiagonalDrift(QuasiDiagonalOuterProduct):
+    """The drift of DOP with the noise of QDOP."""
+
+    def solve(self, metric, vectors):
+        blocks = [
+            (s + mean * mean * ops.reshape(m, (1, -1)), 0.0 * mean, m) for s, mean, m in metric
+        ]
+        return super().solve(blocks, vectors)
+
+
+class RootTwoMissing(kl.QDOPLangevin):
+    def noise_scale(self, learning_rate):
+        return super().noise_scale(learning_rate) / 2**0.5
+
+
+class PriorNotDividedByN(kl.QDOPLangevin):
+    def add_prior(self, values, gradients):
+        return [g - p.score(v) for p, v, g in zip(self._priors, values, gradients, strict=True)]
+
+
+class PriorForgotten(kl.QDOPLangevin):
+    def add_prior(self, values, gradients):
+        return gradients
+
+
+class NoiseThatRepeats(kl.QDOPLangevin):
+    """What a random state that JAX does not track would give."""
+
+    def normals(self, shapes, iteration=None):
+        return super().normals(shapes, iteration=0)
+
+
+def qdop(cls=kl.QDOPLangevin, metric_class=QuasiDiagonalOuterProduct, temperature=1.0):
+    learning_rate = largest_stable(QDOP)
+    made = type(cls.__name__, (cls,), {"metric_class": metric_class})
+    return made(learning_rate, num_data=PROBLEM.n, temperature=temperature, seed=1, **FROZEN)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        {"metric_class": ShearSignFlipped},
+        {"metric_class": ShearOmitted},
+        {"metric_class": InverseForItsRoot},
+        {"metric_class": UncentredNoise},
+        {"metric_class": DiagonalDrift},
+        {"cls": RootTwoMissing},
+        {"cls": PriorNotDividedByN},
+        {"cls": PriorForgotten},
+        {"cls": NoiseThatRepeats},
+        {},
+    ],
+    ids=lambda m: next(iter(m.values())).__name__ if m else "none",
+)
+def test_mutants_fail_the_test_of_the_law(mutant):
+    """The last row is no mutant: at the same, shorter length the sampler itself passes."""
+    covariance, mean = deviation(qdop(**mutant), QDOP, steps=600, burn_in=100)
+    fails = covariance >= 0.04 or mean >= 4.5
+    assert fails == bool(mutant)
