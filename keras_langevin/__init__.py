@@ -7,7 +7,7 @@
 >>> sampler.ensemble().predict_uncertainty(x_test)
 """
 
-from keras_langevin import preconditioners, priors, statistics
+from keras_langevin import calibration, preconditioners, priors, statistics
 from keras_langevin.optimizers import (
     SGLD,
     DOPLangevin,
@@ -15,16 +15,24 @@ from keras_langevin.optimizers import (
     QDOPLangevin,
     RMSPropLangevin,
 )
+from keras_langevin.posterior_sampler import PosteriorSampler
+from keras_langevin.sample import Sample
+from keras_langevin.sample_store import CorruptSampleError, SampleStore
 from keras_langevin.statistics import track_statistics, untrack_statistics
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SGLD",
+    "CorruptSampleError",
     "DOPLangevin",
     "LangevinOptimizer",
+    "PosteriorSampler",
     "QDOPLangevin",
     "RMSPropLangevin",
+    "Sample",
+    "SampleStore",
+    "calibration",
     "preconditioners",
     "priors",
     "statistics",
