@@ -1,0 +1,629 @@
+"""Posterior samples as one Keras model: the average of the members' predictions."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_langevin.ensemble_export import export_saved_model, signature_of
+from keras_langevin.ensemble_members import default_member_batch_size, own_copy
+from keras_langevin.ensemble_metrics import metrics_of_probabilities
+from keras_langevin.ensemble_samples import stack_samples
+from keras_langevin.predictive import resolve_families
+from keras_langevin.statistics import untracked
+from keras_langevin.weights import named_weights
+
+QUANTILES = (0.05, 0.5, 0.95)
+
+
+@keras.saving.register_keras_serializable("keras_langevin")
+class BayesianEnsembleModel(keras.Model):
+    """The posterior predictive of a network: many weight samples, one `keras.Model`.
+
+    p(y | x, data) ≈ (1/M) Σ_s p(y | x, θ_s)
+
+    averages the members' DENSITIES: probabilities for classes and for yes or no (never
+    logits), Gaussians for real numbers. `predict` and calling the model give its mean.
+
+    What the outputs mean comes from the loss `model` was compiled with, or from `output`:
+
+    | `output` | compiled loss | one member says |
+    |---|---|---|
+    | `"logits"` | (sparse) categorical crossentropy, `from_logits=True` | softmax |
+    | `"probabilities"` | the same, `from_logits=False` | as it is, must sum to 1 |
+    | `"binary_logits"` | binary crossentropy, `from_logits=True` | sigmoid of each unit |
+    | `"binary_probabilities"` | the same, `from_logits=False` | each unit as it is |
+    | `"mean"` | mean squared error, `GaussianNLL(stddev)` | N(outputs, `noise_stddev`²) |
+    | `"mean_and_log_scale"` | `GaussianNLL()` | [means, log σ], two halves of the last axis |
+
+    The mean squared error of d outputs stands for the noise variance d / 2, since `num_data`
+    times it is the negative log likelihood of that variance. Train with
+    `keras_langevin.losses.GaussianNLL(stddev)` where the noise is known to be another.
+
+    Members are evaluated by one compiled function, `member_batch_size` at a time. The ensemble
+    owns a copy of the network: training `model` on does not change it. (A model that cannot be
+    cloned from its config, or has lookup tables, is used as it is, and must not be rebuilt.)
+    Weights that the samples carry beside the parameters (moving averages of
+    `BatchNormalization`) belong to each member. Layers run with `training=False`.
+
+    Args:
+        model: The built `keras.Model` whose weights were sampled.
+        samples: Iterable of mappings from weight name to array (a `SampleStore`), holding all
+            weights or the parameters alone (the others are then the model's); or of lists of
+            arrays in the order of `model.trainable_variables`.
+        output: One of the names above, or a structure of them like the model's outputs. Not
+            needed when the compiled loss says it; must then agree.
+        noise_stddev: For `output="mean"`: the standard deviation of the noise in the units of
+            y, or `"mse"` for what the mean squared error stands for.
+        member_batch_size: Members evaluated at once, >= 1. More need more memory, for the
+            activations of that many members. Defaults to all of them for small networks and 1
+            (members in turn) for large ones, where a matrix product fills the machine; and to 1
+            where layers do not vectorise well: recurrent ones on TensorFlow (slow to compile)
+            and convolutions on torch (`torch.vmap` refuses some). A layer of yours that cannot
+            be vectorised works with 1.
+        **kwargs: `name` and what else `keras.Model` takes.
+
+    Raises:
+        ValueError: If there are no samples, one does not fit the model (names or number, shapes)
+            or is not finite, or the meaning of the outputs is not known or said in two ways.
+
+    Example:
+
+    ```python
+    import keras, numpy as np
+    import keras_langevin as kl
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    samples = [[np.random.normal(size=(4, 3)), np.zeros(3)] for _ in range(20)]
+    ensemble = kl.BayesianEnsembleModel(model, samples, output="logits")
+    x = np.random.normal(size=(5, 4))
+    ensemble.predict(x).shape  # (5, 3), rows sum to 1
+    ensemble.predict_members(x).shape  # (20, 5, 3)
+    ensemble.predict_uncertainty(x)["epistemic"]  # (5,) nats
+    ensemble.export("served_model")
+    ```
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        samples: Iterable,
+        output=None,
+        noise_stddev=None,
+        member_batch_size: int | None = None,
+        **kwargs,
+    ):
+        if not isinstance(model, keras.Model) or not model.built or not model.weights:
+            raise ValueError(
+                "`model` must be a built `keras.Model` with weights. "
+                f"Received: model={model}. Begin a Sequential with `keras.Input(...)`, or call "
+                "the model on a batch first."
+            )
+        _check_member_batch_size(member_batch_size)
+        families = resolve_families(model, output, noise_stddev)
+        super().__init__(autocast=False, **kwargs)
+        if hasattr(model, "output_names"):
+            self.output_names = list(model.output_names)
+        # Not through `__setattr__`: the member's own weights are not the ensemble's.
+        self.__dict__["_member"] = own_copy(model)
+        self._families = _Box(families)
+        self._views = _Box({})
+        self._gives_outputs = False
+        with untracked(model):
+            arrays = stack_samples(model, samples)
+            self._stacks = [
+                self.add_weight(
+                    shape=array.shape,
+                    initializer=lambda shape, dtype, a=array: ops.convert_to_tensor(a, dtype),
+                    dtype=weight.dtype,
+                    trainable=False,
+                    autocast=False,
+                    name=name.replace("/", "_"),
+                )
+                for (name, weight), array in zip(named_weights(model).items(), arrays, strict=True)
+            ]
+        if member_batch_size is None:
+            member_batch_size = default_member_batch_size(self._member, self.num_members)
+        self.member_batch_size = min(member_batch_size, self.num_members)
+        self.built = True
+        metrics, weighted_metrics = metrics_of_probabilities(model, tree.flatten(families))
+        self.compile(metrics=metrics, weighted_metrics=weighted_metrics)
+
+    @property
+    def num_members(self) -> int:
+        """Number of posterior samples."""
+        return self._stacks[0].shape[0]
+
+    # ------------------------------------------------------------------ inside a step
+
+    def call(self, inputs):
+        """The posterior predictive mean: probabilities, or the mean of the members' means."""
+        if self._gives_outputs:
+            return self.member_outputs(inputs)
+        return self._average(inputs)
+
+    def member_outputs(self, inputs):
+        """What each member's network returns, tensors of shape `(members, batch, ...)`."""
+        first = self._outputs_of(inputs, 0, self._first_size)
+        if not self._num_chunks:
+            return first
+        rest = ops.map(
+            lambda i: self._outputs_of(inputs, self._chunk_start(i), self.member_batch_size),
+            ops.arange(self._num_chunks, dtype="int32"),
+        )
+        size = self._num_chunks * self.member_batch_size
+        return tree.map_structure(
+            lambda one, chunks: ops.concatenate(
+                [one, ops.reshape(chunks, (size, *ops.shape(chunks)[2:]))]
+            ),
+            first,
+            rest,
+        )
+
+    def _average(self, inputs):
+        """Sums one chunk after the other, so that memory does not grow with the members."""
+
+        def sums(start, size):
+            outputs = self._outputs_of(inputs, start, size)
+            return self._each(lambda family, o: ops.sum(family.mean(o), axis=0), outputs)
+
+        def add_chunk(i, totals):
+            chunk = sums(self._chunk_start(i), self.member_batch_size)
+            return [total + one for total, one in zip(totals, chunk, strict=True)]
+
+        totals = sums(0, self._first_size)
+        if self._num_chunks:
+            totals = ops.fori_loop(0, self._num_chunks, add_chunk, totals)
+        return _packed(self._families.content, [total / self.num_members for total in totals])
+
+    # The first chunk takes what is left over, and the loop starts from its result.
+
+    @property
+    def _first_size(self):
+        return self.num_members % self.member_batch_size or self.member_batch_size
+
+    @property
+    def _num_chunks(self):
+        return (self.num_members - self._first_size) // self.member_batch_size
+
+    def _chunk_start(self, index):
+        return self._first_size + index * self.member_batch_size
+
+    def _outputs_of(self, inputs, start, size):
+        """Outputs of the members from `start` on, shape `(size, batch, ...)`, float32 or wider."""
+        weights = [
+            ops.slice(
+                ops.convert_to_tensor(stack),
+                [start] + [0] * (len(stack.shape) - 1),
+                [size, *stack.shape[1:]],
+            )
+            for stack in self._stacks
+        ]
+        with untracked(self._member):
+            if size > 1:
+                return ops.vectorized_map(lambda w: self._outputs_with(inputs, w), weights)
+            outputs = self._outputs_with(inputs, [w[0] for w in weights])
+        return tree.map_structure(lambda o: ops.expand_dims(o, 0), outputs)
+
+    def _outputs_with(self, inputs, weights):
+        variables = named_weights(self._member).values()
+        with keras.StatelessScope(state_mapping=list(zip(variables, weights, strict=True))):
+            outputs = self._member(inputs, training=False)
+        return tree.map_structure(_at_least_float32, outputs)
+
+    def uncertainties(self, inputs, quantiles):
+        """The dicts of `predict_uncertainty` as tensors, one for each output, in a list."""
+        outputs = self.member_outputs(inputs)
+        return self._each(lambda family, o: family.uncertainty(o, quantiles), outputs)
+
+    def names_of_outputs(self):
+        """In the order of the list that `uncertainties` gives."""
+        families = self._families.content
+        if isinstance(families, dict):
+            return sorted(families)
+        count = len(tree.flatten(families))
+        return getattr(self, "output_names", [f"output_{i}" for i in range(count)])
+
+    def _average_of(self, outputs):
+        """From what the members returned to the posterior predictive mean."""
+        means = self._each(lambda family, o: ops.mean(family.mean(o), axis=0), outputs)
+        return _packed(self._families.content, means)
+
+    def _each(self, function, outputs, *more):
+        """A list of `function(family, output, ...)`, one for each output of the model."""
+        families = self._families.content
+        try:
+            tree.assert_same_structure(families, outputs)
+        except ValueError:
+            raise ValueError(
+                "`output` must have the structure of the model's outputs, "
+                f"{tree.map_structure(lambda _: '...', outputs)}. Received: output="
+                f"{tree.map_structure(lambda f: f.output, families)} when the ensemble was made."
+            ) from None
+        flat = (tree.flatten(families), tree.flatten(outputs), *more)
+        return [function(*one) for one in zip(*flat, strict=True)]
+
+    # --------------------------------------------------------------------- prediction
+
+    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+        """The posterior predictive mean of each example, averaged over members.
+
+        Args:
+            x, batch_size, verbose, steps, callbacks: As in `keras.Model.predict`.
+
+        Returns:
+            NumPy array `(batch, ..., classes)` of probabilities, or `(batch, ..., d)` of means,
+            in the structure of the model's outputs.
+
+        Raises:
+            ValueError: If outputs that were declared as probabilities are not.
+        """
+        prediction = super().predict(x, batch_size, verbose, steps, callbacks)
+        self._check(tree.flatten(prediction))
+        return prediction
+
+    def predict_members(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+        """Every member's own prediction.
+
+        Args:
+            x, batch_size, verbose, steps, callbacks: As in `keras.Model.predict`.
+
+        Returns:
+            NumPy array `(members, batch, ...)`: probabilities of the classes or of a yes, or
+            means; for `output="mean_and_log_scale"` a dict of `"mean"` and `"stddev"`. In the
+            structure of the model's outputs.
+
+        Raises:
+            ValueError: If outputs that were declared as probabilities are not.
+        """
+
+        def look(inputs):
+            members = self._each(lambda family, o: family.members(o), self.member_outputs(inputs))
+            return tree.map_structure(lambda m: ops.moveaxis(m, 0, 1), members)
+
+        view = self._view("members", look)
+        members = view.predict(x, batch_size, verbose, steps, callbacks)
+        members = tree.map_structure(lambda m: np.moveaxis(m, 1, 0), members)
+        self._check(members)
+        return _packed(self._families.content, members)
+
+    def predict_uncertainty(
+        self,
+        x,
+        quantiles=QUANTILES,
+        batch_size=None,
+        verbose="auto",
+        steps=None,
+        callbacks=None,
+    ):
+        """How uncertain the prediction is, and why: noise in the data, or doubt about weights.
+
+        Classes and yes or no, entropies in nats. `"total"` = H[p(y|x)] of the average,
+        `"aleatoric"` = the members' entropies averaged, `"epistemic"` = their difference >= 0,
+        the mutual information between y and the weights. Shape `(batch, ...)` without the
+        classes' axis; for yes or no each unit by itself.
+
+        Real numbers, variances in the squared units of y. `"aleatoric"` = the mean of the
+        members' noise variances, `"epistemic"` = the variance of their means, `"total"` = their
+        sum, `"stddev"` = its root. Shape `(batch, ..., d)`.
+
+        Args:
+            x, batch_size, verbose, steps, callbacks: As in `keras.Model.predict`.
+            quantiles: Numbers between 0 and 1, or `()` for none.
+
+        Returns:
+            A dict of NumPy arrays, in the structure of the model's outputs: the above, `"mean"`
+            as from `predict`, and `"quantiles"` with a first axis of `len(quantiles)`: of the
+            members' probabilities; for real numbers of y itself under the mixture of all
+            members, noise included.
+
+        Raises:
+            ValueError: If a quantile is not between 0 and 1, or outputs that were declared as
+                probabilities are not.
+        """
+        quantiles = _checked_quantiles(quantiles)
+
+        def look(inputs):
+            return _move_quantiles(self.uncertainties(inputs, quantiles), ops.moveaxis, 0, 1)
+
+        view = self._view(quantiles, look)
+        results = view.predict(x, batch_size, verbose, steps, callbacks)
+        results = _move_quantiles(results, np.moveaxis, 1, 0)
+        self._check([result["mean"] for result in results])
+        return _packed(self._families.content, results)
+
+    def predictive_distribution(
+        self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
+    ):
+        """The posterior predictive of each example as a TensorFlow Probability distribution.
+
+        Args:
+            x, batch_size, verbose, steps, callbacks: As in `keras.Model.predict`.
+
+        Returns:
+            A `tfp.distributions.MixtureSameFamily` of all members with equal weights, in the
+            structure of the model's outputs: of `Categorical`, batch shape `(batch, ...)`;
+            `Bernoulli`, batch shape `(batch, ..., units)`; or independent `Normal`, batch shape
+            `(batch, ...)` and event shape `(d,)`. Its tensors are TensorFlow's on every backend.
+
+        Raises:
+            ImportError: If TensorFlow Probability is not installed.
+        """
+        try:
+            import tensorflow_probability as tfp
+        except ImportError as error:
+            raise ImportError(
+                "`predictive_distribution` needs TensorFlow Probability: "
+                '`pip install "tensorflow-probability[tf]"`. `predict_members` and '
+                "`predict_uncertainty` do without it."
+            ) from error
+        members = self.predict_members(x, batch_size, verbose, steps, callbacks)
+        families = self._families.content
+        mixtures = [
+            family.distribution(one, tfp)
+            for family, one in zip(
+                tree.flatten(families), _unpacked(families, members), strict=True
+            )
+        ]
+        return _packed(families, mixtures)
+
+    def _check(self, predictions):
+        for family, one in zip(tree.flatten(self._families.content), predictions, strict=True):
+            family.check(one)
+
+    def _view(self, key, look):
+        """A model of the same weights whose `predict` gives `look(inputs)`, kept for next time."""
+        views = self._views.content
+        if key not in views:
+            views[key] = _View(self, look)
+        return views[key]
+
+    # --------------------------------------------------------------------- evaluation
+
+    def compile(
+        self,
+        *,
+        metrics=None,
+        weighted_metrics=None,
+        run_eagerly=False,
+        steps_per_execution=1,
+        jit_compile="auto",
+    ):
+        """Sets the metrics that `evaluate` reports beside the loss.
+
+        The ensemble compiles itself when it is made, with copies of the model's metrics. All
+        metrics see probabilities (or means), so they must have `from_logits=False`; functions
+        are taken over as they are.
+
+        The loss is fixed. It is the negative log posterior predictive density in nats,
+        -log (1/M) Σ_s p(y | x, θ_s), averaged over examples, and over positions and the units
+        of yes or no where there are some; for real numbers the density of an example's last
+        axis. Outputs of a multi-output model add up, without `loss_weights`. It is computed from
+        logarithms, so that it stays finite where probabilities underflow.
+
+        Args:
+            metrics, weighted_metrics, run_eagerly, steps_per_execution, jit_compile: As in
+                `keras.Model.compile`.
+        """
+        self._views = _Box({})
+        super().compile(
+            optimizer=None,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+        )
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        for name in ("optimizer", "loss", "loss_weights"):
+            config.pop(name, None)
+        return config
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def test_step(self, *args, **kwargs):
+        # The loss needs the members, metrics their average: within a step `call` gives the
+        # former, and `compute_metrics` averages.
+        with self._giving_outputs():
+            return super().test_step(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _giving_outputs(self):
+        self._gives_outputs = True
+        try:
+            yield
+        finally:
+            self._gives_outputs = False
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=False):
+        """Negative log predictive density of a batch; `y_pred` is what the members returned."""
+        if y is None:
+            raise ValueError("`evaluate` needs labels. Received: y=None. Pass `evaluate(x, y)`.")
+
+        def loss(family, outputs, labels, weight):
+            value = -family.log_density(outputs, ops.convert_to_tensor(labels))
+            return _Average(name="average")(value, value, sample_weight=weight)
+
+        labels = self._flat_like(y_pred, y)
+        weights = self._flat_like(y_pred, sample_weight)
+        return sum(self._each(loss, y_pred, labels, weights))
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        if self._gives_outputs:
+            y_pred = self._average_of(y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _flat_like(self, outputs, value):
+        """Labels or weights, one for each output in the order of `tree.flatten`."""
+        if not tree.is_nested(value):
+            return [value] * len(tree.flatten(outputs))
+        if isinstance(value, dict) and not isinstance(outputs, dict):
+            return [value[name] for name in self.names_of_outputs()]
+        return tree.flatten(value)
+
+    def fit(self, *args, **kwargs):
+        """Not supported: an ensemble is made of finished samples."""
+        raise NotImplementedError(
+            "A BayesianEnsembleModel is not trainable. Train the network with "
+            "`model.fit(..., callbacks=[PosteriorSampler(...)])` and make a new ensemble."
+        )
+
+    train_on_batch = fit
+
+    # ----------------------------------------------------------------- saving, serving
+
+    def get_config(self):
+        member = self._member
+        try:
+            with untracked(member):
+                serialized = keras.saving.serialize_keras_object(member)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise ValueError(
+                "To save the ensemble, its network must be serialisable. Received: "
+                f"{type(member).__name__} '{member.name}', which is not ({error}). Implement "
+                "`get_config`, or use `export`, which needs no config."
+            ) from error
+        families = self._families.content
+        return {
+            **super().get_config(),
+            "model": serialized,
+            "num_members": self.num_members,
+            "output": tree.map_structure(lambda f: f.output, families),
+            "noise_stddev": tree.map_structure(lambda f: f.noise_stddev, families),
+            "member_batch_size": self.member_batch_size,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        model = keras.saving.deserialize_keras_object(
+            config.pop("model"), custom_objects=custom_objects
+        )
+        zeros = {name: np.zeros(v.shape) for name, v in named_weights(model).items()}
+        samples = [zeros] * config.pop("num_members")  # to be filled from the weights' file
+        return cls(model, samples, **config)
+
+    def export(
+        self,
+        filepath: str | os.PathLike,
+        format: str = "tf_saved_model",
+        verbose=None,
+        input_signature=None,
+        quantiles=QUANTILES,
+        **kwargs,
+    ):
+        """Writes the ensemble for serving, without this package.
+
+        The TensorFlow SavedModel has two endpoints, for any batch size: `serve`, the posterior
+        predictive mean, and `predict_uncertainty`, the dict of the method of that name, with
+        `"<output name>_"` before each key where the model has several outputs.
+
+        >>> served = tf.saved_model.load("served_model")
+        >>> served.serve(x), served.predict_uncertainty(x)["epistemic"]
+
+        Args:
+            filepath: Folder (or file, in other formats) to write.
+            format: `"tf_saved_model"`, on the TensorFlow and JAX backends; any other format of
+                `keras.Model.export`, with the mean alone.
+            verbose: As in `keras.Model.export`.
+            input_signature: Shapes and types of the inputs; needed for a subclassed model that
+                does not know its own.
+            quantiles: As in `predict_uncertainty`.
+            **kwargs: As in `keras.Model.export`.
+
+        Raises:
+            ValueError: For a SavedModel on the torch backend.
+        """
+        quantiles = _checked_quantiles(quantiles)
+        if input_signature is None:
+            input_signature = signature_of(self._member)
+        if format == "tf_saved_model":
+            export_saved_model(self, filepath, input_signature, quantiles, verbose, **kwargs)
+        else:
+            super().export(filepath, format, verbose, input_signature, **kwargs)
+
+
+class _View(keras.Model):
+    """`predict` of something else than the mean, by Keras' own loop over batches."""
+
+    def __init__(self, ensemble, look):
+        super().__init__(autocast=False, name="ensemble_view")
+        self.ensemble = ensemble
+        self.look = look
+        self.built = True
+        self.steps_per_execution = ensemble.steps_per_execution
+        self.run_eagerly = ensemble.run_eagerly
+        self.jit_compile = ensemble.jit_compile
+
+    def call(self, inputs):
+        return self.look(inputs)
+
+
+class _Box:
+    """Keeps its content out of what Keras tracks and saves with a model."""
+
+    def __init__(self, content):
+        self.content = content
+
+
+class _Average(keras.losses.Loss):
+    """Keras' own mean over a batch, so that `sample_weight` means here what it means elsewhere."""
+
+    def call(self, y_true, y_pred):
+        return y_pred
+
+
+def _at_least_float32(output):
+    is_half = keras.backend.standardize_dtype(output.dtype) in ("float16", "bfloat16")
+    return ops.cast(output, "float32") if is_half else output
+
+
+def _packed(structure, flat):
+    """`flat`, in the order of `tree.flatten`, in the structure; its items may be nested."""
+    items = iter(flat)
+    return tree.map_structure(lambda _: next(items), structure)
+
+
+def _unpacked(structure, packed):
+    """Undoes `_packed`."""
+    flat = []
+    tree.map_structure_up_to(structure, flat.append, packed)
+    return flat
+
+
+def _move_quantiles(results, moveaxis, source, destination):
+    return [
+        {
+            key: moveaxis(value, source, destination) if key == "quantiles" else value
+            for key, value in result.items()
+        }
+        for result in results
+    ]
+
+
+def _check_member_batch_size(value):
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(
+            f"`member_batch_size` must be an integer >= 1 or None. Received: "
+            f"member_batch_size={value!r}."
+        )
+
+
+def _checked_quantiles(quantiles):
+    values = tuple(float(q) for q in np.atleast_1d(quantiles))
+    if any(not 0 < q < 1 or math.isnan(q) for q in values):
+        raise ValueError(
+            f"`quantiles` must be numbers between 0 and 1. Received: quantiles={quantiles!r}."
+        )
+    return values

@@ -1,0 +1,57 @@
+"""The network of an ensemble's members: a copy of the user's, and how many to run at once."""
+
+import math
+
+import keras
+
+from keras_langevin.keras_internals import flatten_layers
+from keras_langevin.statistics import untracked
+from keras_langevin.weights import named_weights
+
+# Members are vectorised as long as their weights together are no more than this.
+WEIGHTS_AT_ONCE = 2**18
+
+
+def own_copy(model):
+    """A clone of the network, whose own weights do not matter; the model itself where it
+    cannot be cloned from its config, or holds state that is neither config nor weights
+    (vocabularies, which Keras calls assets)."""
+    if any(hasattr(layer, "save_assets") for layer in flatten_layers(model)):
+        return model
+    try:
+        with untracked(model):
+            clone = keras.models.clone_model(model)
+            fits = clone.built and _shapes(clone) == _shapes(model)
+    except Exception:  # whatever a `get_config` or an `__init__` of the user's may raise
+        return model
+    return clone if fits else model
+
+
+def default_member_batch_size(member, num_members):
+    """All members together when they are small, one at a time when they are large."""
+    if _vectorises_badly(member):
+        return 1
+    size = sum(math.prod(v.shape) for v in named_weights(member).values())
+    return max(1, min(num_members, WEIGHTS_AT_ONCE // max(size, 1)))
+
+
+def _vectorises_badly(member):
+    layers = keras.layers
+    bad = {
+        # Each step of the recurrence is converted by itself, which takes seconds to compile.
+        "tensorflow": (layers.RNN,),
+        # `torch.vmap` refuses the memory format that convolutions ask for.
+        "torch": (
+            layers.Conv2D,
+            layers.Conv3D,
+            layers.Conv2DTranspose,
+            layers.Conv3DTranspose,
+            layers.DepthwiseConv2D,
+            layers.SeparableConv2D,
+        ),
+    }.get(keras.backend.backend(), ())
+    return any(isinstance(layer, bad) for layer in flatten_layers(member))
+
+
+def _shapes(model):
+    return [tuple(v.shape) for v in named_weights(model).values()]

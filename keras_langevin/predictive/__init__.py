@@ -1,0 +1,24 @@
+"""What the outputs of the members of an ensemble mean together: one file per likelihood family.
+
+A family is a small object with the same questions for each likelihood. `outputs` are what the
+members returned, shape `(members, batch, ..., units)`:
+
+- `mean(outputs)`: what `predict` averages over members;
+- `members(outputs)`: each member's own prediction;
+- `uncertainty(outputs, quantiles)`: a dict of tensors;
+- `log_density(outputs, y)`: log of the average density, shape `(batch, ...)`;
+- `distribution(members)`: the mixture as a TensorFlow Probability distribution.
+"""
+
+from keras_langevin.predictive.bernoulli import Bernoulli
+from keras_langevin.predictive.categorical import Categorical
+from keras_langevin.predictive.gaussian import Gaussian, HeteroscedasticGaussian
+from keras_langevin.predictive.output import resolve_families
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Gaussian",
+    "HeteroscedasticGaussian",
+    "resolve_families",
+]

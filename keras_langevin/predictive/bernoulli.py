@@ -1,0 +1,60 @@
+"""Yes or no, for each unit by itself."""
+
+from keras import ops
+
+from keras_langevin.losses import check_same_shape
+from keras_langevin.predictive.entropy import (
+    bernoulli_entropy,
+    entropy_parts,
+    log_mean_exp,
+    times_log,
+)
+from keras_langevin.predictive.mixture import equal_mixture, members_before
+from keras_langevin.predictive.probabilities import check_probabilities
+from keras_langevin.predictive.quantiles import member_quantiles
+
+
+class Bernoulli:
+    """Each number of the outputs is about one yes or no; units are separate observations.
+
+    Args:
+        output: `"binary_logits"` or `"binary_probabilities"`.
+    """
+
+    noise_stddev = None
+
+    def __init__(self, output):
+        self.output = output
+
+    def mean(self, outputs):
+        return ops.sigmoid(outputs) if self.output == "binary_logits" else outputs
+
+    members = mean
+
+    def uncertainty(self, outputs, quantiles):
+        p = self.members(outputs)
+        result = {"mean": ops.mean(p, axis=0), **entropy_parts(p, bernoulli_entropy)}
+        if quantiles:
+            result["quantiles"] = member_quantiles(p, quantiles)
+        return result
+
+    def log_density(self, outputs, y):
+        """Of each unit by itself, shape `(batch, ..., units)`."""
+        if len(y.shape) == len(outputs.shape) - 2 and outputs.shape[-1] == 1:
+            y = ops.expand_dims(y, -1)
+        check_same_shape(y, outputs[0])
+        y = ops.cast(y, outputs.dtype)
+        if self.output == "binary_logits":
+            log_yes, log_no = ops.log_sigmoid(outputs), ops.log_sigmoid(-outputs)
+        else:
+            log_yes, log_no = ops.log(outputs), ops.log(1 - outputs)
+        return times_log(y, log_mean_exp(log_yes)) + times_log(1 - y, log_mean_exp(log_no))
+
+    def check(self, prediction):
+        if self.output == "binary_probabilities":
+            check_probabilities(prediction, self.output)
+
+    def distribution(self, members, tfp):
+        """`members`: NumPy array `(members, batch, ..., units)`."""
+        probabilities = members_before(members, event_axes=0)
+        return equal_mixture(tfp, tfp.distributions.Bernoulli(probs=probabilities, dtype="float32"))

@@ -1,0 +1,71 @@
+"""One of several classes per example."""
+
+from keras import ops
+
+from keras_langevin.predictive.entropy import (
+    categorical_entropy,
+    entropy_parts,
+    log_mean_exp,
+    times_log,
+)
+from keras_langevin.predictive.mixture import equal_mixture, members_before
+from keras_langevin.predictive.probabilities import check_distributions
+from keras_langevin.predictive.quantiles import member_quantiles
+
+
+class Categorical:
+    """The last axis of the outputs are the classes.
+
+    Args:
+        output: `"logits"` or `"probabilities"`.
+    """
+
+    noise_stddev = None
+
+    def __init__(self, output):
+        self.output = output
+
+    def mean(self, outputs):
+        return ops.softmax(outputs) if self.output == "logits" else outputs
+
+    members = mean
+
+    def uncertainty(self, outputs, quantiles):
+        p = self.members(outputs)
+        result = {"mean": ops.mean(p, axis=0), **entropy_parts(p, categorical_entropy)}
+        if quantiles:
+            result["quantiles"] = member_quantiles(p, quantiles)
+        return result
+
+    def log_density(self, outputs, y):
+        """`y`: integers, shape `(batch, ...)` or `(batch, ..., 1)`, or one-hot. An integer that
+        is no class gives NaN."""
+        logits = self.output == "logits"
+        log_p = log_mean_exp(ops.log_softmax(outputs) if logits else ops.log(outputs))
+        classes = log_p.shape[-1]
+        one_hot = self._one_hot(y, len(log_p.shape), classes)
+        return ops.sum(times_log(ops.cast(one_hot, log_p.dtype), log_p), axis=-1)
+
+    def _one_hot(self, y, rank, classes):
+        if len(y.shape) == rank and y.shape[-1] == classes and classes > 1:
+            return y
+        if len(y.shape) == rank and y.shape[-1] == 1:
+            y = ops.squeeze(y, axis=-1)
+        if len(y.shape) != rank - 1:
+            raise ValueError(
+                "The labels must be class numbers, or one-hot vectors. Received: "
+                f"y.shape={tuple(y.shape)} for predictions of {rank} axes with {classes} classes "
+                "in the last one."
+            )
+        y = ops.cast(y, "int32")
+        is_class = ops.expand_dims((y >= 0) & (y < classes), -1)
+        return ops.where(is_class, ops.one_hot(y, classes, dtype="float32"), float("nan"))
+
+    def check(self, prediction):
+        if self.output == "probabilities":
+            check_distributions(prediction, self.output)
+
+    def distribution(self, members, tfp):
+        """`members`: NumPy array `(members, batch, ..., classes)`."""
+        probabilities = members_before(members, event_axes=1)
+        return equal_mixture(tfp, tfp.distributions.Categorical(probs=probabilities))

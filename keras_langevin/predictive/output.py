@@ -1,0 +1,212 @@
+"""Which likelihood family a model's outputs belong to: from the compiled loss or by name.
+
+A wrong family would give wrong probabilities without a sign, so whatever cannot be known, or
+is said in two ways that differ, is an error.
+"""
+
+import keras
+
+from keras_langevin import arguments
+from keras_langevin.losses import GaussianNLL
+from keras_langevin.predictive.bernoulli import Bernoulli
+from keras_langevin.predictive.categorical import Categorical
+from keras_langevin.predictive.gaussian import Gaussian, HeteroscedasticGaussian
+
+CHOICES = {
+    "logits": "softmax of the last axis gives the classes' probabilities",
+    "probabilities": "the last axis are the classes' probabilities",
+    "binary_logits": "sigmoid of each number is the probability of a yes",
+    "binary_probabilities": "each number is the probability of a yes",
+    "mean": "means of Gaussians, with `noise_stddev=`",
+    "mean_and_log_scale": "the last axis are means and then logarithms of stddevs",
+}
+
+
+def resolve_families(model, output=None, noise_stddev=None):
+    """The family of each output of a model, in the structure of its outputs.
+
+    Args:
+        model: A `keras.Model`; what it was compiled with counts.
+        output: `None`, or one of `CHOICES`, or a structure of them like the model's outputs.
+        noise_stddev: `None`, a number, `"mse"`, or a structure of them like `output`.
+
+    Raises:
+        ValueError: When a family is not known, or said in two ways that differ.
+    """
+    loss = getattr(model, "loss", None) if getattr(model, "compiled", False) else None
+    structure = _structure(model, output if output is not None else loss)
+    count = len(keras.tree.flatten(structure))
+    tensors = keras.tree.flatten(_outputs(model)) if _is_functional(model) else [None] * count
+    families = [
+        _resolve(*one)
+        for one in zip(
+            _spread(output, "output", structure, model),
+            _spread(noise_stddev, "noise_stddev", structure, model),
+            _spread(loss, "loss", structure, model),
+            tensors,
+            strict=True,
+        )
+    ]
+    return keras.tree.pack_sequence_as(structure, families)
+
+
+def _structure(model, said):
+    """The structure of the outputs where it is known, else that of what was said of them."""
+    like = _outputs(model) if _is_functional(model) else said
+    return keras.tree.map_structure(lambda _: 0, like)
+
+
+def _outputs(model):
+    return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+
+
+def _is_functional(model):
+    return hasattr(model, "outputs")
+
+
+def _spread(value, name, structure, model):
+    """One entry of `value` for each output, in the order of `keras.tree.flatten`."""
+    count = len(keras.tree.flatten(structure))
+    if not keras.tree.is_nested(value):
+        return [value] * count
+    names = list(getattr(model, "output_names", []))
+    if isinstance(value, dict) and not isinstance(structure, dict) and set(value) <= set(names):
+        return [value.get(key) for key in names]
+    if isinstance(value, dict) and isinstance(structure, dict) and set(value) <= set(structure):
+        flat = {key: value.get(key) for key in structure}
+        if all(not keras.tree.is_nested(v) for v in flat.values()):
+            return keras.tree.flatten(flat)
+    flat = keras.tree.flatten(value)
+    if len(flat) != count:
+        raise ValueError(
+            f"`{name}` must have the structure of the model's outputs, "
+            f"{keras.tree.map_structure(lambda _: '...', structure)}. Received: {name}={value}."
+        )
+    return flat
+
+
+def _resolve(output, noise_stddev, loss, tensor):
+    by_loss = None if loss is None else _family_of_loss(loss, tensor)
+    if output is None:
+        if by_loss is None:
+            raise ValueError(
+                "What the outputs of the model mean must be known. Received: a model "
+                f"{'that is not compiled with a loss' if loss is None else f'with loss={loss}'}, "
+                f"and output=None. Pass `output=`, one of:\n{_choices()}"
+            )
+        if noise_stddev is not None and noise_stddev != by_loss.noise_stddev:
+            raise _contradiction(f"noise_stddev={noise_stddev!r}", loss, by_loss)
+        family = by_loss
+    else:
+        family = _family_by_name(output, noise_stddev, by_loss)
+        if by_loss is not None and _words(family) != _words(by_loss):
+            raise _contradiction(_words(family), loss, by_loss)
+    _check_last_activation(family, tensor, loss)
+    return family
+
+
+def _family_by_name(output, noise_stddev, by_loss):
+    if output not in CHOICES:
+        raise ValueError(f"`output` must be one of:\n{_choices()}\nReceived: output={output!r}.")
+    if output != "mean":
+        if noise_stddev is not None:
+            raise ValueError(
+                '`noise_stddev` is only for output="mean". '
+                f"Received: noise_stddev={noise_stddev!r}, output={output!r}."
+            )
+        family = {"l": Categorical, "p": Categorical, "b": Bernoulli}.get(output[0])
+        return family(output) if family else HeteroscedasticGaussian()
+    if noise_stddev is None and by_loss is not None:
+        noise_stddev = by_loss.noise_stddev
+    if noise_stddev is None:
+        raise ValueError(
+            'output="mean" must come with `noise_stddev`, the standard deviation of the noise in '
+            'the units of y, or "mse" for the variance d / 2 that a mean squared error of d '
+            "outputs stands for. Received: noise_stddev=None."
+        )
+    if noise_stddev != "mse":
+        noise_stddev = arguments.positive_number("noise_stddev", noise_stddev)
+    return Gaussian(noise_stddev)
+
+
+def _family_of_loss(loss, tensor):
+    """The family of a loss whose meaning is certain, else None."""
+    if isinstance(loss, str) and loss.lower() in ("crossentropy", "ce"):
+        if tensor is None:
+            return None
+        return (Bernoulli if tensor.shape[-1] == 1 else Categorical)(
+            "binary_probabilities" if tensor.shape[-1] == 1 else "probabilities"
+        )
+    loss = keras.losses.get(loss)
+    losses = keras.losses
+    # Exact types: a subclass may compute anything.
+    if type(loss) in (losses.SparseCategoricalCrossentropy, losses.CategoricalCrossentropy):
+        return Categorical("logits" if loss.get_config()["from_logits"] else "probabilities")
+    if loss in (losses.sparse_categorical_crossentropy, losses.categorical_crossentropy):
+        return Categorical("probabilities")
+    if type(loss) is losses.BinaryCrossentropy:
+        from_logits = loss.get_config()["from_logits"]
+        return Bernoulli("binary_logits" if from_logits else "binary_probabilities")
+    if loss is losses.binary_crossentropy:
+        return Bernoulli("binary_probabilities")
+    if loss is losses.mean_squared_error:
+        return Gaussian("mse")
+    if type(loss) is losses.MeanSquaredError and loss.reduction != "sum":
+        return Gaussian("mse")
+    if type(loss) is GaussianNLL:
+        return HeteroscedasticGaussian() if loss.stddev is None else Gaussian(loss.stddev)
+    return None
+
+
+def _words(family):
+    noise = "" if family.noise_stddev is None else f", noise_stddev={family.noise_stddev!r}"
+    return f'output="{family.output}"{noise}'
+
+
+def _contradiction(said, loss, by_loss):
+    return ValueError(
+        f"The compiled loss {loss} means {_words(by_loss)}. Received: {said}. Leave the argument "
+        "out, or compile the model with the loss you mean; a Gaussian noise of known stddev is "
+        "`keras_langevin.losses.GaussianNLL(stddev)`."
+    )
+
+
+def _choices():
+    return "\n".join(f'  "{name}": {meaning}' for name, meaning in CHOICES.items())
+
+
+# What the last layer's activation rules out.
+_ACTIVATIONS = {
+    "logits": ("softmax", "sigmoid"),
+    "binary_logits": ("softmax", "sigmoid"),
+    "probabilities": ("linear",),
+    "binary_probabilities": ("linear",),
+}
+
+
+def _check_last_activation(family, tensor, loss):
+    activation = None if tensor is None else _last_activation(tensor)
+    if activation in _ACTIVATIONS.get(family.output, ()):
+        source = f"the loss {loss}" if loss is not None else f'output="{family.output}"'
+        raise ValueError(
+            f"{source} says that the outputs are {family.output.replace('_', ' ')}, but the last "
+            f"layer's activation is {activation}. Received: activation={activation}, "
+            f"from_logits={family.output.endswith('logits')}. Change `from_logits` (or `output`) "
+            "or the activation, and train the model again if the loss was wrong."
+        )
+
+
+def _last_activation(tensor):
+    """`"softmax"`, `"sigmoid"`, `"linear"`, or None where it cannot be seen."""
+    operation = tensor._keras_history.operation
+    while hasattr(operation, "outputs") and len(keras.tree.flatten(operation.outputs)) == 1:
+        operation = operation.outputs[0]._keras_history.operation  # a model within the model
+    if isinstance(operation, keras.layers.TimeDistributed):
+        operation = operation.layer
+    if type(operation).__name__ in ("Softmax", "Sigmoid"):
+        return type(operation).__name__.lower()
+    activation = getattr(operation, "activation", None)
+    for name in ("softmax", "sigmoid", "linear"):
+        if activation is getattr(keras.activations, name):
+            return name
+    return "linear" if isinstance(operation, keras.layers.Dense) and activation is None else None

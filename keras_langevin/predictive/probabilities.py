@@ -1,0 +1,35 @@
+"""Checks of what a model declared to be probabilities, on NumPy arrays."""
+
+import numpy as np
+
+
+def check_probabilities(probabilities, output):
+    """ValueError for a number below 0 or above 1. NaN passes, as it does in Keras."""
+    lowest = np.nanmin(probabilities, initial=0)
+    highest = np.nanmax(probabilities, initial=0)
+    tolerance = _tolerance(probabilities)
+    if lowest < 0 or highest > 1 + tolerance:
+        raise _error(output, f"values from {lowest:.6g} to {highest:.6g}")
+
+
+def check_distributions(probabilities, output):
+    """The same, and the last axis must sum to 1."""
+    check_probabilities(probabilities, output)
+    off = np.abs(np.sum(probabilities, axis=-1, dtype="float64") - 1)
+    if np.nanmax(off, initial=0) > _tolerance(probabilities):
+        worst = np.sum(probabilities, axis=-1).flat[np.nanargmax(off)]
+        raise _error(output, f"a sum over the last axis of {worst:.6g}")
+
+
+def _tolerance(probabilities):
+    # Sums of half-precision outputs, cast up later, are off by up to a percent.
+    return 1e-2 if np.asarray(probabilities).dtype.itemsize < 4 else 1e-3
+
+
+def _error(output, what):
+    alternative = "logits" if output == "probabilities" else "binary_logits"
+    return ValueError(
+        f'The outputs of a model with output="{output}" (a loss with from_logits=False) must be '
+        f"probabilities. Received: {what}. Compile the model with `from_logits=True`, pass "
+        f'`output="{alternative}"`, or end the model with the right activation.'
+    )
