@@ -11,7 +11,9 @@ from keras import ops
 
 import keras_langevin as kl
 
-STEPS_PER_EXECUTION = 8  # weights are read after each execution
+READ_EVERY = 8  # steps from one reading of the weights to the next
+# As many steps are compiled into one execution where Keras can (not on torch).
+STEPS_PER_EXECUTION = 1 if keras.backend.backend() == "torch" else READ_EVERY
 
 
 class Regression:
@@ -173,15 +175,15 @@ class Constant(keras.utils.PyDataset):
 
 
 class Recorder(keras.callbacks.Callback):
-    """The weights after every execution past burn-in, shape (inputs + 1, replicas) each, or
-    (inputs, replicas) without bias."""
+    """The weights at every reading past burn-in, shape (inputs + 1, replicas) each, or (inputs,
+    replicas) without bias."""
 
     def __init__(self, burn_in):
         super().__init__()
         self.burn_in, self.draws = burn_in, []
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch >= self.burn_in:
+        if batch >= self.burn_in and batch % READ_EVERY == READ_EVERY - 1:
             layer = self.model.layers[-1]
             weights = [ops.convert_to_numpy(w).reshape(-1, w.shape[-1]) for w in layer.weights]
             kernel_and_bias = weights[: 1 + layer.use_bias]

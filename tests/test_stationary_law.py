@@ -5,7 +5,14 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from regression import Constant, HalfSquaredError, Recorder, Regression, relative_eigenvalues
+from regression import (
+    STEPS_PER_EXECUTION,
+    Constant,
+    HalfSquaredError,
+    Recorder,
+    Regression,
+    relative_eigenvalues,
+)
 
 import keras_langevin as kl
 from keras_langevin.preconditioners import QuasiDiagonalOuterProduct
@@ -13,6 +20,13 @@ from keras_langevin.preconditioners import QuasiDiagonalOuterProduct
 PROBLEM = Regression()
 QDOP, DOP = PROBLEM.quasi_diagonal_inverse(), PROBLEM.diagonal_inverse()
 FROZEN = {"freeze_after": 1, "epsilon": 0.0}
+
+FIXED = [
+    (kl.SGLD, np.eye(3), {}),
+    (kl.RMSPropLangevin, PROBLEM.rmsprop_inverse(0.1), {"freeze_after": 1, "epsilon": 0.1}),
+    (kl.DOPLangevin, DOP, FROZEN),
+    (kl.QDOPLangevin, QDOP, FROZEN),
+]
 
 
 def largest_stable(metric_inverse, problem=PROBLEM, share=0.2):
@@ -37,12 +51,7 @@ def deviation(optimizer, metric_inverse, temperature=1.0, batch_size=None, **fit
 )
 @pytest.mark.parametrize(
     ("sampler", "metric_inverse", "arguments"),
-    [
-        (kl.SGLD, np.eye(3), {}),
-        (kl.RMSPropLangevin, PROBLEM.rmsprop_inverse(0.1), {"freeze_after": 1, "epsilon": 0.1}),
-        (kl.DOPLangevin, DOP, FROZEN),
-        (kl.QDOPLangevin, QDOP, FROZEN),
-    ],
+    FIXED,
 )
 def test_covariance_with_a_fixed_metric(
     sampler, metric_inverse, arguments, temperature, batch_size
@@ -118,8 +127,12 @@ def one_weight_second_moment(optimizer, y, replicas):
     """E[θ²] of a single weight with loss mean (θ − y)²/2, over replicas and steps."""
     inputs, layer = keras.Input((1,)), keras.layers.Dense(replicas, use_bias=False)
     model = keras.Model(inputs, layer(inputs))
-    jit_compile = keras.backend.backend() != "torch"
-    model.compile(optimizer, HalfSquaredError(), jit_compile=jit_compile, steps_per_execution=8)
+    model.compile(
+        optimizer,
+        HalfSquaredError(),
+        jit_compile=keras.backend.backend() != "torch",
+        steps_per_execution=STEPS_PER_EXECUTION,
+    )
     layer.kernel.assign(np.zeros((1, replicas)))
     kl.track_statistics(model, optimizer)
     recorder = Recorder(burn_in=400)
@@ -193,20 +206,22 @@ def qdop(cls=kl.QDOPLangevin, metric_class=QuasiDiagonalOuterProduct, temperatur
     return made(learning_rate, num_data=PROBLEM.n, temperature=temperature, seed=1, **FROZEN)
 
 
+MUTANTS = [
+    {"metric_class": ShearSignFlipped},
+    {"metric_class": ShearOmitted},
+    {"metric_class": InverseForItsRoot},
+    {"metric_class": UncentredNoise},
+    {"metric_class": DiagonalDrift},
+    {"cls": RootTwoMissing},
+    {"cls": PriorNotDividedByN},
+    {"cls": PriorForgotten},
+    {"cls": NoiseThatRepeats},
+]
+
+
 @pytest.mark.parametrize(
     "mutant",
-    [
-        {"metric_class": ShearSignFlipped},
-        {"metric_class": ShearOmitted},
-        {"metric_class": InverseForItsRoot},
-        {"metric_class": UncentredNoise},
-        {"metric_class": DiagonalDrift},
-        {"cls": RootTwoMissing},
-        {"cls": PriorNotDividedByN},
-        {"cls": PriorForgotten},
-        {"cls": NoiseThatRepeats},
-        {},
-    ],
+    [*MUTANTS, {}],
     ids=lambda m: next(iter(m.values())).__name__ if m else "none",
 )
 def test_mutants_fail_the_test_of_the_law(mutant):
