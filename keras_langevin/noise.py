@@ -12,7 +12,6 @@ import numpy as np
 from keras import ops
 
 _UINT32 = 0xFFFFFFFF
-_GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive keys
 
 # Coefficients of the inverse error function, highest power first: M. Giles, "Approximating
 # the erfinv function", GPU Computing Gems (2011), table 5 (single precision).
@@ -31,9 +30,9 @@ def standard_normal(shape, seed: int, iteration, stream: int):
 
     Args:
         shape: Static shape of the result.
-        seed: Integer key of the chain.
-        iteration: Integer scalar (tensor or int), the step.
-        stream: Integer that tells the variables of one step apart.
+        seed: Integer key of the chain, in [0, 2^128).
+        iteration: Integer scalar (tensor or int), the step, >= 0.
+        stream: Integer >= 0 that tells the variables of one step apart.
     """
     shape = tuple(int(n) for n in shape)
     if keras.backend.backend() == "torch":
@@ -46,11 +45,12 @@ def standard_normal(shape, seed: int, iteration, stream: int):
 
 
 def _keys(seed, iteration, stream):
-    """Two 32-bit words: two rounds of hashing need both to agree before a step repeats."""
+    """Two 32-bit words. The words of (seed, stream) are themselves hashed: were they added as
+    they are, seed 2 would repeat the noise of seed 1 one step later."""
+    own = np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(2)
     iteration = ops.cast(iteration, "uint32")
-    low, high = seed & _UINT32, (seed >> 32) & _UINT32
-    first = _mix(iteration + _word(low + _GOLDEN * stream))
-    second = _mix(first + _word(high ^ (stream * 0x85EBCA6B)))
+    first = _mix(iteration + _word(int(own[0])))
+    second = _mix(first + _word(int(own[1])))
     return first, second
 
 
@@ -91,6 +91,6 @@ def _torch_normal(shape, seed, iteration, stream):
 
     device = ops.zeros(()).device
     generator = torch.Generator(device)
-    key = np.random.SeedSequence((seed, int(iteration), stream)).generate_state(1, np.uint64)
-    generator.manual_seed(int(key[0] >> np.uint64(1)))
+    key = np.random.SeedSequence(seed, spawn_key=(int(iteration), stream))
+    generator.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
     return torch.randn(shape, generator=generator, device=device)
