@@ -7,7 +7,8 @@
 >>> sampler.ensemble().predict_uncertainty(x_test)
 """
 
-from keras_langevin import calibration, preconditioners, priors, statistics
+from keras_langevin import calibration, losses, preconditioners, priors, statistics
+from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.optimizers import (
     SGLD,
     DOPLangevin,
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGLD",
+    "BayesianEnsembleModel",
     "CorruptSampleError",
     "DOPLangevin",
     "LangevinOptimizer",
@@ -33,6 +35,7 @@ __all__ = [
     "Sample",
     "SampleStore",
     "calibration",
+    "losses",
     "preconditioners",
     "priors",
     "statistics",
