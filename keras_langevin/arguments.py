@@ -28,3 +28,11 @@ def unit_interval(name, value, zero_allowed=False):
     if not (0 <= number(name, value) <= 1) or (value == 0 and not zero_allowed):
         raise ValueError(f"`{name}` must be in {low}, 1]. Received: {name}={value!r}")
     return float(value)
+
+
+def integer(name, value, at_least=0, below=math.inf):
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or not at_least <= value < below:
+        limits = f">= {at_least}" + (f" and < {below}" if below < math.inf else "")
+        raise ValueError(f"`{name}` must be an integer {limits}. Received: {name}={value!r}")
+    return int(value)

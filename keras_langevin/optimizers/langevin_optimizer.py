@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_langevin import priors
-from keras_langevin.arguments import non_negative_number, number, positive_number
+from keras_langevin.arguments import integer, non_negative_number, number
 from keras_langevin.keras_internals import JointOptimizer
 from keras_langevin.noise import standard_normal
 from keras_langevin.preconditioners.euclidean import Euclidean
@@ -75,9 +75,9 @@ class LangevinOptimizer(JointOptimizer):
         self.preconditioner = Euclidean() if preconditioner is None else preconditioner
         self.batch_size = batch_size
         if batch_size is not None:
-            positive_number("batch_size", batch_size)
+            self.batch_size = integer("batch_size", batch_size, at_least=1)
             self._check_noise_correction(learning_rate)
-        self.seed = random.randint(1, 10**9) if seed is None else int(number("seed", seed))
+        self.seed = random.randint(1, 10**9) if seed is None else integer("seed", seed, 0, 2**64)
 
     @property
     def statistics(self):
@@ -267,19 +267,20 @@ def _checked_num_data(num_data):
 
 def _refuse_what_changes_the_target(num_data, kwargs):
     weight_decay = kwargs.get("weight_decay")
-    if weight_decay:
+    if weight_decay is not None and non_negative_number("weight_decay", weight_decay) > 0:
         raise ValueError(
             "`weight_decay` would shift the samples off the declared target. Received: "
             f"weight_decay={weight_decay}. Declare it as a prior instead: "
             f"`prior=kl.priors.Normal(stddev={(num_data * weight_decay) ** -0.5:.4g})`, of "
             "variance 1 / (num_data * weight_decay)."
         )
-    if kwargs.get("use_ema"):
-        raise ValueError(
-            "`use_ema` overwrites the weights by their average, which collapses the variance of "
-            "the samples. Received: use_ema=True. Average predictions instead: "
-            "`sampler.ensemble()`."
-        )
+    for name in ("use_ema", "ema_overwrite_frequency"):
+        if kwargs.get(name):
+            raise ValueError(
+                "An average of the weights in their place collapses the variance of the samples. "
+                f"Received: {name}={kwargs[name]}. Average predictions instead: "
+                "`sampler.ensemble()`."
+            )
     for name in ("clipnorm", "clipvalue", "global_clipnorm"):
         if kwargs.get(name) is not None:
             warnings.warn(

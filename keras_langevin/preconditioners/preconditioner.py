@@ -4,7 +4,7 @@ import dataclasses
 
 from keras import ops
 
-from keras_langevin.arguments import positive_number, unit_interval
+from keras_langevin.arguments import integer, unit_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +117,7 @@ class AveragingPreconditioner(Preconditioner):
         )
         self.lagged = bool(lagged)
         if freeze_after is not None:
-            freeze_after = int(positive_number("freeze_after", freeze_after))
+            freeze_after = integer("freeze_after", freeze_after, at_least=1)
         self.freeze_after = freeze_after
 
     def build(self, layout, add_variable):
