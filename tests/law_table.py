@@ -15,7 +15,7 @@ import keras_langevin as kl
 def row(name, problem, optimizer, metric_inverse, temperature=1.0, batch_size=None, **data):
     learning_rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
     exact = problem.exact_covariance(metric_inverse, learning_rate, temperature, batch_size)
-    moment, mean = problem.second_moment(optimizer, batch_size=batch_size, **data)
+    moment, mean = problem.second_moment(optimizer, exact, batch_size=batch_size, **data)
     ratios = [np.nan] * 2
     if np.isfinite(moment).all():
         ratios = relative_eigenvalues(moment, exact)[[0, -1]]
@@ -56,7 +56,7 @@ def main():
         row(f"`{sampler.__name__}`, adapting", problem, optimizer, metric_inverse)
     for mutant in MUTANTS:
         name = next(iter(mutant.values())).__name__
-        row(f"mutant: {name}", PROBLEM, qdop(**mutant), QDOP, steps=600, burn_in=100)
+        row(f"mutant: {name}", PROBLEM, qdop(**mutant), QDOP, steps=240)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class Regression:
         mean: Posterior mean, shape (d + 1,).
     """
 
-    def __init__(self, num_data=60, replicas=2000, prior_stddev=1.0, seed=0):
+    def __init__(self, num_data=60, replicas=8000, prior_stddev=1.0, seed=0):
         rng = np.random.default_rng(seed)
         self.n, self.replicas, self.prior_stddev = num_data, replicas, prior_stddev
         self.x = np.array([2.0, -1.0]) + rng.normal(size=(num_data, 2)) * np.array([0.5, 1.5])
@@ -47,20 +47,41 @@ class Regression:
         kl.track_statistics(model, optimizer)
         return model
 
-    def second_moment(self, optimizer, steps=1600, burn_in=300, batch_size=None, **data):
+    def second_moment(self, optimizer, start, steps=480, batch_size=None, whole_first=True):
         """E[(θ − μ)(θ − μ)ᵀ] over chains and steps of one compiled `fit`, and the largest
-        E[θ − μ] in standard errors, known from the spread over the independent chains."""
+        E[θ − μ] in standard errors, known from the spread over the independent chains.
+
+        The chains start with the covariance `start`, so that slow directions need no burn-in:
+        the exact law must be left as it is. The metric starts at the posterior mean, from one
+        step of learning rate zero on all data (or on a minibatch, with `whole_first=False`).
+        """
         loss = HalfSquaredError() if batch_size is None else WeightedHalfSquaredError()
         model = self.model(optimizer, loss)
-        recorder = Recorder(burn_in)
-        data = Steps(self, steps, batch_size, **data)
-        model.fit(data, epochs=1, verbose=0, shuffle=False, callbacks=[recorder])
+        learning_rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+        optimizer.learning_rate = 0.0
+        self.fit(model, 1, batch_size, whole=whole_first)
+        optimizer.learning_rate = learning_rate
+        self.place(model, start)
+        recorder = Recorder()
+        self.fit(model, steps, batch_size, callbacks=[recorder])
         offset = np.stack(recorder.draws) - self.mean[:, None]
-        draws = offset.shape[0] * self.replicas
         means = offset.mean(axis=0)
         errors = means.std(axis=1) / np.sqrt(self.replicas)
-        second_moment = np.einsum("tir,tjr->ij", offset, offset) / draws
+        second_moment = np.einsum("tir,tjr->ij", offset, offset) / offset[:, 0].size
         return second_moment, np.abs(means.mean(axis=1) / errors).max()
+
+    def fit(self, model, steps, batch_size, whole=False, callbacks=()):
+        data = Steps(self, steps, None if whole else batch_size, weighted=batch_size is not None)
+        model.fit(data, epochs=1, verbose=0, shuffle=False, callbacks=list(callbacks))
+
+    def place(self, model, covariance):
+        """Draws with exactly this covariance around the posterior mean."""
+        draws = np.random.default_rng(2).normal(size=(3, self.replicas))
+        draws -= draws.mean(axis=1, keepdims=True)
+        draws = np.linalg.solve(np.linalg.cholesky(np.cov(draws, bias=True)), draws)
+        draws = self.mean[:, None] + np.linalg.cholesky(covariance) @ draws
+        model.layers[-1].kernel.assign(draws[:2])
+        model.layers[-1].bias.assign(draws[2])
 
     def outer_product_moments(self):
         """M00, M0i, Mii at the posterior mean, one example's gradient at a time."""
@@ -132,14 +153,12 @@ class WeightedHalfSquaredError(keras.losses.Loss):
 
 class Steps(keras.utils.PyDataset):
     """All data as one batch, `steps` times. With a batch size every replica has its own
-    minibatch, drawn with replacement: multinomial weights whose expectation is one. With
-    `whole_first` the first step sees each example once, so that a metric frozen there is known
-    in closed form."""
+    minibatch, drawn with replacement: multinomial weights whose expectation is one."""
 
-    def __init__(self, regression, steps, batch_size=None, whole_first=True):
+    def __init__(self, regression, steps, batch_size=None, weighted=False):
         super().__init__()
-        self.whole_first = whole_first
         self.steps, self.batch_size, self.r = steps, batch_size, regression
+        self.weighted = weighted
         self.x = regression.x.astype("float32")
         self.y = regression.y[:, None].astype("float32")
         self.rng = np.random.default_rng(1)
@@ -148,16 +167,18 @@ class Steps(keras.utils.PyDataset):
         return self.steps
 
     def __getitem__(self, index):
-        if self.batch_size is None:
+        if not self.weighted:
             return self.x, self.y
+        return self.x, np.concatenate([self.y, self.weights()], axis=1)
+
+    def weights(self):
         n, replicas = self.r.n, self.r.replicas
-        weights = np.ones((n, replicas), "float32")
-        if index > 0 or not self.whole_first:
-            drawn = self.rng.integers(0, n, size=(replicas, self.batch_size))
-            drawn += n * np.arange(replicas)[:, None]
-            counts = np.bincount(drawn.ravel(), minlength=n * replicas).reshape(replicas, n)
-            weights = (counts.T * (n / self.batch_size)).astype("float32")
-        return self.x, np.concatenate([self.y, weights], axis=1)
+        if self.batch_size is None:
+            return np.ones((n, replicas), "float32")
+        drawn = self.rng.integers(0, n, size=(replicas, self.batch_size))
+        drawn += n * np.arange(replicas)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=n * replicas).reshape(replicas, n)
+        return (counts.T * (n / self.batch_size)).astype("float32")
 
 
 class Constant(keras.utils.PyDataset):
@@ -175,10 +196,10 @@ class Constant(keras.utils.PyDataset):
 
 
 class Recorder(keras.callbacks.Callback):
-    """The weights at every reading past burn-in, shape (inputs + 1, replicas) each, or (inputs,
-    replicas) without bias."""
+    """The weights at every reading after `burn_in` steps, shape (inputs + 1, replicas) each,
+    or (inputs, replicas) without bias."""
 
-    def __init__(self, burn_in):
+    def __init__(self, burn_in=0):
         super().__init__()
         self.burn_in, self.draws = burn_in, []
 
