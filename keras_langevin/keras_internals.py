@@ -213,6 +213,12 @@ def own_trainable_variables(layer):
     return [v for v in layer._trainable_variables if v.trainable and not is_statistic(v)]
 
 
+def has_replaced_weights(layer):
+    """LoRA and quantization put other variables in the place of the kernel."""
+    mode = getattr(layer, "quantization_mode", None)
+    return mode is not None or bool(getattr(layer, "lora_enabled", False))
+
+
 def add_weights(model, variables):
     """Makes variables the model's own, also after it was built."""
     was_locked = model._tracker.locked
@@ -312,4 +318,5 @@ def kernel_vjp(op, kernel_shape, cotangent):
     with tf.GradientTape() as tape:
         tape.watch(kernel)
         outputs = op(kernel)
-    return tape.gradient(outputs, kernel, output_gradients=cotangent)
+    gradient = tape.gradient(outputs, kernel, output_gradients=cotangent)
+    return tf.convert_to_tensor(gradient)  # a look-up's holds the rows that were met

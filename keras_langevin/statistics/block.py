@@ -20,7 +20,11 @@ class Block:
         bias_axes: The axes of z, counted from the end, that the bias has.
         shift_shape: Shape under which one number for each input feature broadcasts against
             the kernel: `(inputs, 1)` for Dense; the features are the last axes of the input.
-            None: the second moments are taken about zero.
+            Only for a layer that brings every input of a unit together with every δ of that
+            unit. None: the second moments are taken about zero.
+        per_example: `per_example(block, features, deltas)` gives the kernel's gradient of
+            every example, shape (batch, *kernel.shape). None: the gradient of `op`, run for
+            all examples at once by `keras.ops.vectorized_map`.
     """
 
     kernel: keras.Variable
@@ -29,6 +33,7 @@ class Block:
     bias_shape: tuple | None = None
     bias_axes: tuple = (-1,)
     shift_shape: tuple | None = None
+    per_example: Callable | None = None
 
 
 # Kinds of statistics. δ is the derivative of one example's loss by z; averages are over

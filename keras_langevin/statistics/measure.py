@@ -64,12 +64,18 @@ def _exact(block, features, deltas, kinds):
 
 def per_example_kernel_gradients(block, features, deltas):
     """Shape (batch, *kernel.shape): memory grows with the batch times the kernel."""
+    if block.per_example is not None:
+        return block.per_example(block, features, deltas)
+    return ops.vectorized_map(lambda pair: _one_example(block, *pair), (features, deltas))
 
-    def one(example):
-        x, delta = example
-        return _kernel_gradient(block, ops.expand_dims(x, 0), ops.expand_dims(delta, 0))
 
-    return ops.vectorized_map(one, (features, deltas))
+def one_by_one(block, features, deltas):
+    """The same in a loop, for an `op` whose gradient cannot be vectorized everywhere."""
+    return ops.map(lambda pair: _one_example(block, *pair), (features, deltas))
+
+
+def _one_example(block, features, deltas):
+    return _kernel_gradient(block, ops.expand_dims(features, 0), ops.expand_dims(deltas, 0))
 
 
 def _kernel_gradient(block, features, cotangent):
@@ -81,7 +87,8 @@ def _kernel_gradient(block, features, cotangent):
 def _bias_gradient(block, deltas, keep_examples=False):
     rank = len(deltas.shape)
     kept = {axis % rank for axis in block.bias_axes} | ({0} if keep_examples else set())
-    return ops.sum(deltas, axis=tuple(a for a in range(rank) if a not in kept))
+    total = ops.sum(deltas, axis=tuple(a for a in range(rank) if a not in kept))
+    return ops.reshape(total, (*([-1] if keep_examples else []), *block.bias.shape))
 
 
 def _like(features, shift):

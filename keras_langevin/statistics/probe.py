@@ -6,6 +6,8 @@ its gradient; those variables are `overwrite_with_gradient`, so every Keras opti
 them to that value.
 """
 
+import inspect
+
 import keras
 from keras import ops
 
@@ -20,7 +22,9 @@ class Probe:
     Args:
         layer: The layer.
         rule: Its `LayerRule`.
-        variables: For each block of the rule, a dict from kind to statistics variable.
+        blocks: The layer's blocks by that rule.
+        variables: For each block, a dict from kind to statistics variable; empty for a block
+            that is not trained.
         spatial: `"independent"` or `"exact"`.
     """
 
@@ -31,22 +35,28 @@ class Probe:
     def install(self):
         self.layer.__dict__.pop("call", None)
         self.plain_call = self.layer.call
+        self.first_argument = next(iter(inspect.signature(self.plain_call).parameters))
         self.layer.__dict__["call"] = self
 
     def remove(self):
         self.layer.__dict__.pop("call", None)
 
-    def __call__(self, inputs, *args, **kwargs):
+    def __call__(self, *args, **kwargs):
+        inputs = args[0] if args else kwargs[self.first_argument]
         if isinstance(inputs, keras.KerasTensor):
-            return self.plain_call(inputs, *args, **kwargs)
+            return self.plain_call(*args, **kwargs)
         self.rule.check(self.layer, inputs, kwargs)
+        if not any(self.variables):
+            return self.plain_call(*args, **kwargs)
         with self.rule.pre_activation(self.layer) as activation:
-            z = self.plain_call(inputs, *args, **kwargs)
+            z = self.plain_call(*args, **kwargs)
         return activation(self.gate(ops.stop_gradient(inputs), z))
 
     def gate(self, inputs, z):
         flat = [v for block in self.variables for v in block.values()]
         replicas = keras_internals.num_replicas()
+        # A rule may read the layer's weights backward: it gets what they were forward.
+        weights = [(v, ops.stop_gradient(v)) for v in self.layer.weights]
 
         @ops.custom_gradient
         def identity(z, *statistics):
@@ -54,7 +64,8 @@ class Probe:
                 upstream = args[0] if upstream is None else upstream
                 batch = ops.cast(ops.shape(upstream)[0] * replicas, "float32")
                 deltas = ops.cast(upstream, "float32") * batch
-                return (upstream, *self.measure(inputs, deltas, statistics))
+                with keras.StatelessScope(state_mapping=weights):
+                    return (upstream, *self.measure(inputs, deltas, statistics))
 
             return z, backward
 
@@ -68,6 +79,8 @@ class Probe:
         for block, variables, (features, delta) in zip(
             self.blocks, self.variables, pairs, strict=True
         ):
+            if not variables:
+                continue
             current = {kind: next(values) for kind in variables}
             measured = measure(
                 block, features, delta, current.get(SHIFT), set(variables), self.spatial

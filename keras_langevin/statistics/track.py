@@ -1,6 +1,7 @@
 """Installing and removing the probes that an optimizer needs."""
 
 import contextlib
+import dataclasses
 import warnings
 
 import keras
@@ -99,28 +100,25 @@ class Tracking:
 
     def __init__(self, model, wanted, spatial):
         self.model, self.wanted, self.spatial = model, wanted, spatial
-        self.probes, self.variables = [], []
+        self.probes, self.variables, self.names = [], [], set()
         self.is_hidden = False
 
     def serves(self, wanted, spatial):
         return self.wanted == wanted and self.spatial == spatial
 
     def install(self):
-        without_rule = []
-        owners = {}
+        layers = keras_internals.flatten_layers(self.model)
+        owners, wrapped = _owners(layers), _inside_wrappers(layers)
         with self._variable_scope():
-            for layer in keras_internals.flatten_layers(self.model):
-                own = keras_internals.own_trainable_variables(layer)
-                if not own:
-                    continue
+            for layer in layers:
                 rule = find_rule(layer)
-                if rule is None:
-                    without_rule.append(layer)
+                if rule is None or not layer.built:
                     continue
-                self._add_probe(layer, rule, owners)
-            if any(layer.layer.compute_dtype == "float16" for layer in self.probes):
+                skipped = id(layer) in wrapped or keras_internals.has_replaced_weights(layer)
+                self._add_probe(layer, rule, [] if skipped else rule.blocks(layer), owners)
+            if any(probe.layer.compute_dtype == "float16" for probe in self.probes):
                 self.variables.append(self._loss_scale_variable())
-        _warn_about(without_rule, self._unmeasured())
+        _warn_about(layers, self._unmeasured())
         for probe in self.probes:
             probe.install()
         if self._needs_loss_scale():
@@ -151,39 +149,39 @@ class Tracking:
                     probe.install()
                 self.is_hidden = False
 
-    def _add_probe(self, layer, rule, owners):
-        blocks = rule.blocks(layer)
-        blocks = [b for b in blocks if b.kernel.trainable]
+    def _add_probe(self, layer, rule, blocks, owners):
+        """A probe without blocks checks the layer's calls and measures nothing."""
+        blocks = [_without_frozen_bias(block) for block in blocks]
+        variables = []
         for block in blocks:
-            for variable in (block.kernel, block.bias):
-                owner = owners.setdefault(id(variable), layer)
-                if variable is not None and owner is not layer:
-                    raise ValueError(
-                        f"The variable {variable.path!r} is shared between the layers "
-                        f"{owner.name!r} and {layer.name!r}, so that its per-example gradient "
-                        "is not the product of one layer's input and output gradient. Call "
-                        "one layer twice instead, or use an optimizer that needs no "
-                        "statistics (`kl.SGLD`, `kl.RMSPropLangevin`)."
-                    )
-        variables = [
-            {
-                kind: _statistic_variable(kind, shape, block, layer)
-                for kind, shape in statistics_of(block, self.wanted).items()
-            }
-            for block in blocks
-        ]
+            kinds = {}
+            if block.kernel.trainable:
+                _refuse_shared(block, layer, owners)
+                kinds = statistics_of(block, self.wanted)
+            variables.append(
+                {
+                    kind: self._statistic_variable(kind, shape, block)
+                    for kind, shape in kinds.items()
+                }
+            )
         self.variables += [v for block in variables for v in block.values()]
         self.probes.append(Probe(layer, rule, blocks, variables, self.spatial))
+
+    def _statistic_variable(self, kind, shape, block):
+        # Kernels may share a path, but Keras on torch forgets variables that do.
+        name = base = f"{block.kernel.path.replace('/', '_')}_{kind}"
+        while name in self.names:
+            name = f"{base}_{len(self.names)}"
+        self.names.add(name)
+        return _make_variable(name, shape, Statistic(kind, block))
 
     def _variable_scope(self):
         strategy = getattr(self.model, "distribute_strategy", None)
         return strategy.scope() if strategy is not None else contextlib.nullcontext()
 
     def _unmeasured(self):
-        measured = set()
-        for probe in self.probes:
-            for block in probe.blocks:
-                measured |= {id(block.kernel), id(block.bias)}
+        blocks = [v.statistic.block for v in self.variables if v.statistic.block is not None]
+        measured = {id(v) for block in blocks for v in (block.kernel, block.bias)}
         return [v for v in parameters(self.model) if id(v) not in measured]
 
     def _loss_scale_variable(self):
@@ -210,8 +208,39 @@ class Tracking:
         self.model.__dict__["compute_loss"] = compute_loss
 
 
-def _statistic_variable(kind, shape, block, layer):
-    return _make_variable(f"{layer.name}_{kind}", shape, Statistic(kind, block))
+def _owners(layers):
+    owners = {}
+    for layer in layers:
+        for variable in keras_internals.own_trainable_variables(layer):
+            owners.setdefault(id(variable), []).append(layer)
+    return owners
+
+
+def _refuse_shared(block, layer, owners):
+    for variable in (block.kernel, block.bias):
+        names = [owner.name for owner in owners.get(id(variable), [])]
+        if len(names) > 1:
+            raise ValueError(
+                f"The variable {variable.path!r} is shared between the layers "
+                f"{' and '.join(map(repr, names))}, so that its per-example gradient is not "
+                "the product of one layer's input and output gradient. Call one layer twice "
+                "instead, or use an optimizer that needs no statistics (`kl.SGLD`, "
+                "`kl.RMSPropLangevin`)."
+            )
+
+
+def _inside_wrappers(layers):
+    """Layers that another one calls in its own way: in a loop over time, or with weights that
+    it changes first."""
+    outer = [x for x in layers if isinstance(x, (keras.layers.Wrapper, keras.layers.RNN))]
+    inner = (x for layer in outer for x in keras_internals.flatten_layers(layer)[1:])
+    return {id(x) for x in inner}
+
+
+def _without_frozen_bias(block):
+    if block.bias is None or block.bias.trainable:
+        return block
+    return dataclasses.replace(block, bias=None, bias_shape=None, shift_shape=None)
 
 
 def _make_variable(name, shape, statistic, initializer="zeros"):
@@ -226,11 +255,18 @@ def _make_variable(name, shape, statistic, initializer="zeros"):
 def _warn_about(layers, variables):
     if not variables:
         return
-    names = ", ".join(f"{type(layer).__name__} {layer.name!r}" for layer in layers)
+    unmeasured = {id(v) for v in variables}
+    names = [
+        f"{type(layer).__name__} {layer.name!r}"
+        for layer in layers
+        if any(id(v) in unmeasured for v in keras_internals.own_trainable_variables(layer))
+    ]
     warnings.warn(
         f"No rule measures the variables {[v.path for v in variables]}"
-        f"{' of the layers ' + names if names else ''}. They are sampled with the Euclidean "
-        "metric of scale 1, as by `kl.SGLD`, which may need a smaller learning rate. A rule "
-        "for a layer class is registered with `kl.statistics.register_rule(LayerClass)`.",
+        f"{' of the layers ' + ', '.join(names) if names else ''}. They are sampled with the "
+        "Euclidean metric of scale 1, as by `kl.SGLD`, which may need a smaller learning rate. "
+        "A rule for a layer class is registered with "
+        "`kl.statistics.register_rule(LayerClass)`; layers inside a `keras.layers.Wrapper` or a "
+        "recurrent layer are never measured.",
         stacklevel=4,
     )
