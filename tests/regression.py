@@ -111,9 +111,12 @@ class Regression:
         kernel, bias = np.mean(gradient[:2] ** 2), gradient[2] ** 2
         return np.diag((np.array([kernel, kernel, bias]) + epsilon) ** -0.5)
 
-    def exact_covariance(self, metric_inverse, learning_rate, temperature=1.0, batch_size=None):
-        """Of the discrete chain with this C: research notes' formulas A (full batch) and B
-        (independent minibatches drawn with replacement)."""
+    def exact_covariance(
+        self, metric_inverse, learning_rate, temperature=1.0, batch_size=None, injected=None
+    ):
+        """Of the discrete chain with this C, on full batches or on independent minibatches drawn
+        with replacement; `injected` C is the covariance of the noise of one step, 2ηT/N C by
+        default. Exact, from the fixed point of the recursion of second moments."""
         h, c, eta = self.hessian, metric_inverse, learning_rate
         if batch_size is None:
             return temperature / self.n * np.linalg.inv(h - eta / 2 * h @ c @ h)
@@ -121,7 +124,8 @@ class Regression:
         gradients = self.design * (self.design @ self.mean - self.y)[:, None]
         gradients -= gradients.mean(0)
         noise = gradients.T @ gradients / self.n
-        source = 2 * eta * temperature / self.n * c + eta**2 / batch_size * c @ noise @ c.T
+        injected = 2 * eta * temperature / self.n if injected is None else injected
+        source = injected * c + eta**2 / batch_size * c @ noise @ c.T
         operator = np.eye(9) - np.kron(step, step)
         data_hessian = self.design.T @ self.design / self.n
         for row in self.design:
