@@ -1,0 +1,159 @@
+"""The ways to train that the digits example compares, and their tuned settings."""
+
+import dataclasses
+import sys
+import time
+
+import keras
+import numpy as np
+
+import keras_langevin as kl
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """An optimizer and the settings that `digits_tuning.py` chose for it."""
+
+    name: str
+    optimizer: type
+    learning_rate: float
+    temperature: float = 1.0  # of samplers
+    dropout: float = 0.0
+    epochs: int | None = None  # None: as many as the samplers
+
+    @property
+    def samples(self):
+        """True for a sampler, False for a baseline."""
+        return issubclass(self.optimizer, kl.LangevinOptimizer)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How one data set is trained on: samplers collect one sample an epoch in the second half."""
+
+    batch_size: int
+    epochs: int
+    prior: kl.priors.Prior
+    methods: tuple[Method, ...]
+
+    @property
+    def burn_in(self):
+        return self.epochs // 2
+
+
+# Chosen by `digits_tuning.py`, which looks at parts of the training set only and never at the test
+# set: learning rate and temperature of each sampler, dropout rate, and the learning rate and the
+# number of epochs of the baselines. Temperatures below 1 are a "cold" posterior, narrower than
+# Bayes' rule says; with a wide prior and few images that predicts better.
+PLANS = {
+    "digits": Plan(
+        batch_size=50,
+        epochs=100,
+        prior=kl.priors.FanInNormal(50.0),
+        methods=(
+            Method("Adam", keras.optimizers.Adam, 1e-3, epochs=60),
+            Method("Adam, dropout", keras.optimizers.Adam, 1e-3, dropout=0.2, epochs=60),
+            Method("SGLD", kl.SGLD, 0.1, temperature=0.1),
+            Method("RMSPropLangevin", kl.RMSPropLangevin, 1e-3, temperature=0.1),
+            Method("DOPLangevin", kl.DOPLangevin, 3e-3, temperature=0.1),
+            Method("QDOPLangevin", kl.QDOPLangevin, 3e-3, temperature=0.1),
+        ),
+    ),
+    "mnist": Plan(
+        batch_size=500,
+        epochs=30,
+        prior=kl.priors.FanInNormal(20.0),
+        methods=(
+            Method("Adam", keras.optimizers.Adam, 1e-3, epochs=16),
+            Method("Adam, dropout", keras.optimizers.Adam, 1e-3, dropout=0.2, epochs=30),
+            Method("SGLD", kl.SGLD, 0.1, temperature=0.1),
+            Method("RMSPropLangevin", kl.RMSPropLangevin, 1e-3, temperature=0.1),
+            Method("DOPLangevin", kl.DOPLangevin, 2e-3, temperature=0.1),
+            Method("QDOPLangevin", kl.QDOPLangevin, 2e-3, temperature=0.1),
+        ),
+    ),
+}
+
+
+def network(pixels, dropout):
+    """Pixels-100-100-10 with ReLU, returning logits."""
+    layers = [keras.Input((pixels,))]
+    for _ in range(2):
+        layers.append(keras.layers.Dense(100, activation="relu"))
+        if dropout:
+            layers.append(keras.layers.Dropout(dropout))
+    return keras.Sequential([*layers, keras.layers.Dense(10)])
+
+
+def train(method, plan, x, y, seed=0, callbacks=()):
+    """The trained model, and its `kl.PosteriorSampler` (`None` for a baseline)."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = network(x.shape[1], method.dropout)
+    model.compile(
+        optimizer=optimizer_of(method, plan, num_data=len(x)),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=True,
+    )
+    sampler = None
+    if method.samples:
+        sampler = kl.PosteriorSampler(burn_in=plan.burn_in, thinning=1)
+        callbacks = [sampler, *callbacks]
+    epochs = min(method.epochs or plan.epochs, plan.epochs)
+    model.fit(x, y, plan.batch_size, epochs, verbose=0, callbacks=list(callbacks))
+    return model, sampler
+
+
+def optimizer_of(method, plan, num_data):
+    if not method.samples:
+        return method.optimizer(learning_rate=method.learning_rate)
+    return method.optimizer(
+        learning_rate=method.learning_rate,
+        num_data=num_data,
+        temperature=method.temperature,
+        prior=plan.prior,
+    )
+
+
+def probabilities(model, x, dropout_passes=None):
+    """Class probabilities of a model that returns logits; with `dropout_passes` their mean over
+    that many passes with dropout left on (Gal and Ghahramani 2016)."""
+    if dropout_passes is None:
+        return softmax(model(x))
+    passes = [softmax(model(x, training=True)) for _ in range(dropout_passes)]
+    return np.mean(passes, axis=0)
+
+
+def softmax(logits):
+    return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+
+
+class LiveLine(keras.callbacks.Callback):
+    """One line of output: a counter of epochs while training, the time it took at the end."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+        self.is_terminal = sys.stdout.isatty()
+
+    def on_train_begin(self, logs=None):
+        self.start, self.seconds = time.perf_counter(), 0.0
+        self.write(0, {})
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.write(epoch + 1, logs)
+
+    def on_train_end(self, logs=None):
+        self.write(self.params["epochs"], logs, end="\n")
+
+    def write(self, epoch, logs, end=""):
+        self.seconds = time.perf_counter() - self.start
+        if not self.is_terminal and not end:
+            return
+        text = f"{self.name:<16} epoch {epoch:>3} of {self.params['epochs']}"
+        if "loss" in logs:
+            text += f"   training loss {logs['loss']:.4f}"
+        if logs.get("num_samples"):
+            text += f"   {logs['num_samples']:.0f} samples"
+        before = "\r" if self.is_terminal else ""
+        print(f"{before}  {text}   {self.seconds:5.1f} s", end=end, flush=True)
