@@ -57,9 +57,9 @@ class Categorical:
                 f"y.shape={tuple(y.shape)} for predictions of {rank} axes with {classes} classes "
                 "in the last one."
             )
-        y = ops.cast(y, "int32")
-        is_class = ops.expand_dims((y >= 0) & (y < classes), -1)
-        return ops.where(is_class, ops.one_hot(y, classes, dtype="float32"), float("nan"))
+        y = ops.expand_dims(ops.cast(y, "int32"), -1)
+        one_hot = ops.cast(y == ops.arange(classes, dtype="int32"), "float32")
+        return ops.where((y >= 0) & (y < classes), one_hot, float("nan"))
 
     def check(self, prediction):
         if self.output == "probabilities":
