@@ -17,9 +17,9 @@ from keras_langevin.optimizers import (
     RMSPropLangevin,
 )
 from keras_langevin.posterior_sampler import PosteriorSampler
-from keras_langevin.sample import Sample
-from keras_langevin.sample_store import CorruptSampleError, SampleStore
 from keras_langevin.statistics import track_statistics, untrack_statistics
+from keras_langevin.storage.sample import Sample
+from keras_langevin.storage.sample_store import CorruptSampleError, SampleStore
 
 __version__ = "0.1.0"
 

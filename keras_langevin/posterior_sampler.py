@@ -13,11 +13,11 @@ import numpy as np
 from keras import ops
 
 from keras_langevin.keras_internals import inner_optimizer
-from keras_langevin.sample import Sample
-from keras_langevin.sample_folder import is_unused, listed
-from keras_langevin.sample_store import SampleStore
 from keras_langevin.sampling_schedule import SamplingSchedule
-from keras_langevin.training_checkpoint import TrainingCheckpoint
+from keras_langevin.storage.sample import Sample
+from keras_langevin.storage.sample_folder import is_unused, listed
+from keras_langevin.storage.sample_store import SampleStore
+from keras_langevin.storage.training_checkpoint import TrainingCheckpoint
 from keras_langevin.weights import named_weights
 
 

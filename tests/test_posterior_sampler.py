@@ -13,9 +13,9 @@ import pytest
 
 from keras_langevin.optimizers import QDOPLangevin
 from keras_langevin.posterior_sampler import PosteriorSampler
-from keras_langevin.sample_store import SampleStore
 from keras_langevin.sampling_schedule import SamplingSchedule
 from keras_langevin.statistics import is_tracked
+from keras_langevin.storage.sample_store import SampleStore
 from keras_langevin.weights import named_weights
 
 NUM_DATA, BATCH = 20, 4  # five batches an epoch

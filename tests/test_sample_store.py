@@ -6,9 +6,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from keras_langevin import sample_folder
-from keras_langevin.sample import Sample
-from keras_langevin.sample_store import CorruptSampleError, SampleStore
+from keras_langevin.storage import sample_folder
+from keras_langevin.storage.sample import Sample
+from keras_langevin.storage.sample_store import CorruptSampleError, SampleStore
 
 
 def draw(step=0, **facts):

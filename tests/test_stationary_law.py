@@ -23,7 +23,7 @@ FROZEN = {"freeze_after": 1, "epsilon": 0.0}
 
 FIXED = [
     (kl.SGLD, np.eye(3), {}),
-    (kl.RMSPropLangevin, PROBLEM.rmsprop_inverse(0.1), {"freeze_after": 1, "epsilon": 0.1}),
+    (kl.RMSPropLangevin, PROBLEM.rmsprop_inverse(1e-7), {"freeze_after": 1, "epsilon": 1e-7}),
     (kl.DOPLangevin, DOP, FROZEN),
     (kl.QDOPLangevin, QDOP, FROZEN),
 ]

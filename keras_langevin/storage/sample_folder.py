@@ -6,9 +6,9 @@ import warnings
 import zipfile
 from pathlib import Path
 
-from keras_langevin.array_file import TEMPORARY, find_damage, read_arrays, write_arrays
-from keras_langevin.manifest import MANIFEST, read_manifest, write_manifest
-from keras_langevin.sample import Sample
+from keras_langevin.storage.array_file import TEMPORARY, find_damage, read_arrays, write_arrays
+from keras_langevin.storage.manifest import MANIFEST, read_manifest, write_manifest
+from keras_langevin.storage.sample import Sample
 
 
 class CorruptSampleError(ValueError):

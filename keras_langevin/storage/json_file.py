@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 
-from keras_langevin.array_file import write_atomically
+from keras_langevin.storage.array_file import write_atomically
 
 FORMAT_VERSION = 1
 

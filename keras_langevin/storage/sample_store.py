@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_langevin.sample import Sample
-from keras_langevin.sample_folder import CorruptSampleError, SampleFolder, listed
+from keras_langevin.storage.sample import Sample
+from keras_langevin.storage.sample_folder import CorruptSampleError, SampleFolder, listed
 
 __all__ = ["CorruptSampleError", "SampleStore"]
 

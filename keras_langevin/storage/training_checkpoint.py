@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_langevin.array_file import find_damage, read_arrays, write_arrays
-from keras_langevin.json_file import read_json, write_json
-from keras_langevin.sample_folder import listed
+from keras_langevin.storage.array_file import find_damage, read_arrays, write_arrays
+from keras_langevin.storage.json_file import read_json, write_json
+from keras_langevin.storage.sample_folder import listed
 
 KIND = "TrainingCheckpoint"
 CONTENT = {"file": str, "sha256": str, "counters": dict, "model": list, "optimizer": list}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from keras_langevin.json_file import damaged, read_json, write_json
+from keras_langevin.storage.json_file import damaged, read_json, write_json
 
 MANIFEST = "manifest.json"
 KIND = "SampleStore"

@@ -1,0 +1,1 @@
+"""Posterior samples in memory or in a folder that survives a crash."""
