@@ -12,8 +12,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.keras_internals import inner_optimizer
 from keras_langevin.sampling_schedule import SamplingSchedule
+from keras_langevin.statistics import track_statistics
 from keras_langevin.storage.sample import Sample
 from keras_langevin.storage.sample_folder import is_unused, listed
 from keras_langevin.storage.sample_store import SampleStore
@@ -179,8 +181,6 @@ class PosteriorSampler(keras.callbacks.Callback):
                 "Received: no model yet. To use stored samples alone call "
                 "`BayesianEnsembleModel(model, sampler.samples)`."
             )
-        from keras_langevin.ensemble import BayesianEnsembleModel
-
         return BayesianEnsembleModel(self.model, self._store, **kwargs)
 
     def set_model(self, model):
@@ -198,11 +198,7 @@ class PosteriorSampler(keras.callbacks.Callback):
         if hasattr(optimizer, "num_data"):
             _check_mean_loss(model)
         self._check_stored_weights()
-        if getattr(optimizer, "statistics", None) is not None:
-            from keras_langevin.statistics import is_tracked, track_statistics
-
-            if not is_tracked(model):
-                track_statistics(model, model.optimizer)
+        track_statistics(model, model.optimizer)
 
     def on_train_begin(self, logs=None):
         self._fit_thread = threading.get_ident()

@@ -4,19 +4,18 @@ import io
 import itertools
 import os
 import re
-import sys
 import types
 
 import keras
 import numpy as np
 import pytest
 
-from keras_langevin.optimizers import QDOPLangevin
+from keras_langevin.optimizers import DOPLangevin, QDOPLangevin
 from keras_langevin.posterior_sampler import PosteriorSampler
 from keras_langevin.sampling_schedule import SamplingSchedule
 from keras_langevin.statistics import is_tracked
 from keras_langevin.storage.sample_store import SampleStore
-from keras_langevin.weights import named_weights
+from keras_langevin.weights import is_statistic, named_weights
 
 NUM_DATA, BATCH = 20, 4  # five batches an epoch
 
@@ -330,21 +329,23 @@ def test_nonfinite_weights_with_a_finite_loss_are_not_checkpointed(tmp_path):
 # ------------------------------------------------------------------------------- set_model
 
 
-def test_probes_are_installed_once(monkeypatch):
-    calls = []
-    statistics = types.ModuleType("statistics")
-    statistics.is_tracked = lambda model: bool(calls)
-    statistics.track_statistics = lambda model, optimizer: calls.append((model, optimizer))
-    monkeypatch.setitem(sys.modules, "keras_langevin.statistics", statistics)
-    optimizer = FakeLangevin(learning_rate=0.01)
-    model, sampler = compiled(optimizer=optimizer), PosteriorSampler(0)
-    optimizer.statistics = None
+def test_probes_are_installed_and_follow_the_optimizer():
+    model, sampler = compiled(optimizer=QDOPLangevin(1e-3, num_data=NUM_DATA)), PosteriorSampler(0)
     fit(model, sampler, 1)
-    assert not calls
-    optimizer.statistics = "diagonal"
+    assert is_tracked(model)
+    variables = [id(v) for v in model.trainable_variables]
     fit(model, sampler, 1)
+    assert [id(v) for v in model.trainable_variables] == variables
+    model.compile(DOPLangevin(1e-3, num_data=NUM_DATA), loss="mse")
     fit(model, sampler, 1)
-    assert calls == [(model, optimizer)]
+    kinds = {v.statistic.kind for v in model.trainable_variables if is_statistic(v)}
+    assert kinds == {"second_moment", "bias_second_moment"}
+
+
+def test_no_probes_for_an_optimizer_that_needs_none():
+    model = compiled()
+    fit(model, PosteriorSampler(0), 1)
+    assert not is_tracked(model)
 
 
 def test_probes_and_resume_with_a_sampling_optimizer(tmp_path):
@@ -461,13 +462,20 @@ def test_ensemble_of_nothing():
         sampler.ensemble()
 
 
-def test_ensemble_gets_model_samples_and_arguments(monkeypatch):
-    module = types.ModuleType("ensemble")
-    module.BayesianEnsembleModel = lambda model, samples, **kwargs: (model, samples, kwargs)
-    monkeypatch.setitem(sys.modules, "keras_langevin.ensemble", module)
+def test_ensemble_of_the_samples():
     model, sampler = compiled(), PosteriorSampler(0)
-    fit(model, sampler, 1)
-    assert sampler.ensemble(name="e") == (model, sampler.samples, {"name": "e"})
+    fit(model, sampler, 2)
+    ensemble = sampler.ensemble(name="e")
+    assert (ensemble.name, ensemble.num_members) == ("e", 2)
+    inputs = np.ones((3, *model.input_shape[1:]), "float32")
+    last = np.mean([predict_with(model, sample, inputs) for sample in sampler.samples], axis=0)
+    np.testing.assert_allclose(ensemble.predict(inputs, verbose=0), last, rtol=1e-5)
+
+
+def predict_with(model, sample, inputs):
+    for name, variable in named_weights(model).items():
+        variable.assign(sample[name])
+    return model.predict(inputs, verbose=0)
 
 
 # --------------------------------------------------------------------------------- resume

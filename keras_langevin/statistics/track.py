@@ -16,7 +16,7 @@ from keras_langevin.weights import parameters
 _SPATIAL = ("independent", "exact")
 
 
-def track_statistics(model, optimizer, spatial="independent"):
+def track_statistics(model, optimizer, spatial=None):
     """Installs, in place, the probes that measure what the optimizer needs of a model.
 
     `kl.PosteriorSampler` does this by itself. Call it when training without that callback,
@@ -35,7 +35,8 @@ def track_statistics(model, optimizer, spatial="independent"):
         spatial: For layers that use a kernel at many positions (convolutions, tokens):
             `"independent"` sums δ²x² over positions (cheap; neglects that the gradients at
             two positions of one example are correlated), `"exact"` squares the sum over
-            positions, which takes memory for the batch times the kernel.
+            positions, which takes memory for the batch times the kernel. `None` keeps what
+            a tracked model has and is `"independent"` otherwise.
 
     Returns:
         The model.
@@ -47,8 +48,10 @@ def track_statistics(model, optimizer, spatial="independent"):
     scale 1, as in `kl.SGLD`. See `kl.statistics.register_rule`.
     """
     wanted = getattr(keras_internals.inner_optimizer(optimizer), "statistics", None)
-    if spatial not in _SPATIAL:
-        raise ValueError(f"`spatial` must be one of {_SPATIAL}. Received: spatial={spatial!r}")
+    if spatial is not None and spatial not in _SPATIAL:
+        raise ValueError(
+            f"`spatial` must be one of {_SPATIAL} or None. Received: spatial={spatial!r}"
+        )
     if not model.built:
         raise ValueError(
             "Statistics can be tracked only in a built model. Received: a model named "
@@ -56,6 +59,8 @@ def track_statistics(model, optimizer, spatial="independent"):
             "`model.build(input_shape)` first."
         )
     tracking = _tracking(model)
+    if spatial is None:
+        spatial = tracking.spatial if tracking else "independent"
     if wanted is None or (tracking and tracking.serves(wanted, spatial)):
         return model
     if tracking:
