@@ -12,7 +12,6 @@ from statistics_cases import (
     family_errors,
     fit_once,
     make_data,
-    make_model,
     measure,
     measured,
     randomize,
@@ -23,6 +22,7 @@ from keras_langevin import keras_internals, statistics
 from keras_langevin.statistics import convolution, registry
 from keras_langevin.statistics.block import Block
 from keras_langevin.statistics.reference import per_example_statistics
+from keras_langevin.weights import is_statistic
 
 FAST = ("each_rule", "dense")
 FAMILIES = [pytest.param(f, marks=[] if f in FAST else pytest.mark.slow) for f in CASES]
@@ -292,7 +292,10 @@ def test_reference_refuses_regularizers():
         per_example_statistics(model, x, y)
 
 
-def test_every_family_of_make_model_builds():
-    for family in CASES:
-        if runs_here(family):
-            assert make_model(family).count_params()
+def test_lora_is_not_measured():
+    model = sequential((4,), layers.Dense(3, name="adapted"), layers.Dense(2, name="head"))
+    model.get_layer("adapted").enable_lora(2)
+    optimizer = Descent(0.0)
+    with pytest.warns(UserWarning, match="of the layers Dense 'adapted'"):
+        statistics.track_statistics(model, optimizer)
+    assert all("head" in v.name for v in filter(is_statistic, model.trainable_variables))

@@ -81,8 +81,9 @@ class BatchNormalizationRule(NormalizationRule):
                 "likelihood of one example, its gradient and the posterior are then not "
                 "defined, and per-example statistics cannot be measured. Received: "
                 "training=True. Use `keras.layers.LayerNormalization` or "
-                "`keras.layers.GroupNormalization` instead, or freeze the moments of a trained "
-                "layer by calling it with `training=False`."
+                "`keras.layers.GroupNormalization` instead, or freeze a trained layer: "
+                "`layer.trainable = False`, or `training=False` in your own `call` (a "
+                "functional model overrides that argument while it trains)."
             )
 
     def normalized(self, layer, inputs):

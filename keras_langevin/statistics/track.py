@@ -44,7 +44,8 @@ def track_statistics(model, optimizer, spatial=None):
     Raises:
         ValueError: The model is not built, or a variable is shared between layers.
 
-    Layers without a rule are named in a warning; their variables use the Euclidean metric of
+    Layers without a rule, inside a `keras.layers.Wrapper` or a recurrent layer, with LoRA or
+    quantized are named in a warning; their variables use the Euclidean metric of
     scale 1, as in `kl.SGLD`. See `kl.statistics.register_rule`.
     """
     wanted = getattr(keras_internals.inner_optimizer(optimizer), "statistics", None)
