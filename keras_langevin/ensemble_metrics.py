@@ -4,6 +4,8 @@ import warnings
 
 import keras
 
+from keras_langevin.compile_arguments import compile_argument
+
 
 def metrics_of_probabilities(model, families):
     """Copies of the metrics and weighted metrics a model was compiled with.
@@ -11,11 +13,11 @@ def metrics_of_probabilities(model, families):
     `from_logits` becomes False, since the ensemble gives probabilities, and where the model gave
     logits of a yes, thresholds at logit 0 become 0.5. Names and functions stay as they are.
     """
-    if not getattr(model, "compiled", False):
-        return None, None
-    config = model._compile_config.config
     binary_logits = any(family.output == "binary_logits" for family in families)
-    return tuple(_copied(config[key], binary_logits) for key in ("metrics", "weighted_metrics"))
+    return tuple(
+        _copied(compile_argument(model, name), binary_logits)
+        for name in ("metrics", "weighted_metrics")
+    )
 
 
 def _copied(metrics, binary_logits):

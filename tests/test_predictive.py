@@ -341,6 +341,13 @@ def test_the_activation_is_found_in_the_last_layer_of_a_nested_model():
         resolve_families(keras.Model(inputs, inner(inputs)), output="logits")
 
 
+def test_a_weighted_squared_error_has_another_noise():
+    model = network(loss="mse", loss_weights=[2.0])
+    with pytest.raises(ValueError, match=r"loss_weights=2\.0"):
+        resolve_families(model)
+    assert resolve_families(model, "mean", 0.5).noise_stddev == 0.5
+
+
 def test_saying_what_the_loss_says_is_allowed():
     assert resolve_families(network(loss="mse"), "mean", "mse").noise_stddev == "mse"
     assert resolve_families(network(loss=GaussianNLL(0.2)), "mean").noise_stddev == 0.2

@@ -7,6 +7,7 @@ is said in two ways that differ, is an error.
 import keras
 
 from keras_langevin import arguments
+from keras_langevin.compile_arguments import compile_argument
 from keras_langevin.losses import GaussianNLL
 from keras_langevin.predictive.bernoulli import Bernoulli
 from keras_langevin.predictive.categorical import Categorical
@@ -33,7 +34,7 @@ def resolve_families(model, output=None, noise_stddev=None):
     Raises:
         ValueError: When a family is not known, or said in two ways that differ.
     """
-    loss = getattr(model, "loss", None) if getattr(model, "compiled", False) else None
+    loss = compile_argument(model, "loss")
     structure = _structure(model, output if output is not None else loss)
     count = len(keras.tree.flatten(structure))
     tensors = keras.tree.flatten(_outputs(model)) if _is_functional(model) else [None] * count
@@ -43,6 +44,7 @@ def resolve_families(model, output=None, noise_stddev=None):
             _spread(output, "output", structure, model),
             _spread(noise_stddev, "noise_stddev", structure, model),
             _spread(loss, "loss", structure, model),
+            _spread(compile_argument(model, "loss_weights"), "loss_weights", structure, model),
             tensors,
             strict=True,
         )
@@ -85,8 +87,11 @@ def _spread(value, name, structure, model):
     return flat
 
 
-def _resolve(output, noise_stddev, loss, tensor):
+def _resolve(output, noise_stddev, loss, loss_weight, tensor):
     by_loss = None if loss is None else _family_of_loss(loss, tensor)
+    if by_loss is not None and by_loss.noise_stddev == "mse" and loss_weight not in (None, 1):
+        by_loss = None  # the weight scales the noise
+        loss = f"{loss} and loss_weights={loss_weight}"
     if output is None:
         if by_loss is None:
             raise ValueError(
