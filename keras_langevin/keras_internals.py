@@ -39,29 +39,23 @@ class JointOptimizer(keras.optimizers.Optimizer):
         return self._get_variable_index(variable)
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        pairs = [(_dense(g), v) for g, v in zip(grads, trainable_variables, strict=True)]
-        gradients = _sum_over_replicas(self, pairs)
         with _no_torch_gradients():
-            results = list(self.step(trainable_variables, gradients, learning_rate))
+            results = list(self.step(trainable_variables, grads, learning_rate))
             _assign_all(self, results)
 
     def _overwrite_variables_directly_with_gradients(self, grads, vars):
-        """Statistics are averages over the examples of one backward pass, so they average
-        over replicas and accumulation steps, where Keras would keep one replica's and the
-        largest. They scale with the square of the gradient and are freed of the loss scale."""
+        """Sums gradients and statistics over replicas, in one collective outside of the
+        conditional that gradient accumulation makes, and sets the statistics. They are averages
+        over the examples of one backward pass, so they average over replicas and accumulation
+        steps, where Keras would keep one replica's and the largest. They scale with the square
+        of the gradient and are freed of the loss scale."""
+        grads = _sum_over_replicas(self, [_dense(g) for g in grads], vars)
         measured = [(g, v) for g, v in zip(grads, vars, strict=True) if is_statistic(v)]
-        if not measured:
-            return super()._overwrite_variables_directly_with_gradients(grads, vars)
-        additive = [(g, v) for g, v in measured if not v.statistic.is_intensive]
-        values = dict(
-            zip((id(v) for _, v in additive), _sum_over_replicas(self, additive), strict=True)
-        )
         scale = _loss_scale(self, measured)
         with _no_torch_gradients():
-            for gradient, variable in measured:
-                value = values.get(id(variable), gradient)
+            for value, variable in measured:
                 if variable.statistic.kind == "shift":
-                    value = ops.stack([variable[1], gradient[1]])
+                    value = ops.stack([variable[1], value[1]])
                 elif not variable.statistic.is_intensive:
                     value = value / ops.cast(scale**2 * num_replicas(), value.dtype)
                 variable.assign(self._accumulated_statistic(variable, value))
@@ -74,11 +68,11 @@ class JointOptimizer(keras.optimizers.Optimizer):
         steps = self.gradient_accumulation_steps
         if not steps:
             return value
-        micro_step = self._iterations % steps
+        micro_step, before = self._iterations % steps, ops.convert_to_tensor(variable)
         if variable.statistic.is_intensive:  # must stay as it is while a sum builds on it
-            return ops.where(micro_step == steps - 1, value, variable)
+            return ops.where(micro_step == steps - 1, value, before)
         started = ops.cast(micro_step > 0, value.dtype)
-        return started * variable + value / steps
+        return started * before + value / steps
 
     def load_own_variables(self, store):
         """Keras warns and skips when the number of variables differs: for a sampler that
@@ -86,7 +80,7 @@ class JointOptimizer(keras.optimizers.Optimizer):
         (a file is loaded before anything can be tracked) waits until it is."""
         if len(store.keys()) != len(self.variables):
             if self.statistics is not None and not self.statistic_variables:
-                self._waiting_state = {key: np.array(store[key]) for key in store.keys()}
+                self._waiting_state = {key: np.array(store[key]) for key in list(store.keys())}
                 return
             raise ValueError(
                 f"The saved state of this {self.__class__.__name__} does not fit: expected "
@@ -106,9 +100,11 @@ def inner_optimizer(optimizer):
 def rebuild_optimizer(optimizer, variables):
     """Builds a built optimizer again for another list of variables, keeping the state it
     had for the variables it already knew."""
-    optimizer = inner_optimizer(optimizer)
+    wrapper, optimizer = optimizer, inner_optimizer(optimizer)
     if not optimizer.built:
         return
+    if wrapper is not optimizer:  # it pairs gradients with a list of its own
+        keras.optimizers.Optimizer.build(wrapper, variables)
     kept = _values_by_name(optimizer)
     fixed = [optimizer._iterations]
     if isinstance(optimizer._learning_rate, keras.Variable):
@@ -158,10 +154,14 @@ def _dense(gradient):
     return gradient
 
 
-def _sum_over_replicas(optimizer, pairs):
-    if keras.backend.backend() == "tensorflow":
-        pairs = optimizer._all_reduce_sum_gradients(pairs)
-    return [gradient for gradient, _ in pairs]
+def _sum_over_replicas(optimizer, gradients, variables):
+    if num_replicas() == 1:
+        return gradients
+    adds_up = [not (is_statistic(v) and v.statistic.is_intensive) for v in variables]
+    pairs = zip(gradients, variables, adds_up, strict=True)
+    sums = optimizer._all_reduce_sum_gradients([(g, v) for g, v, adds in pairs if adds])
+    sums = iter(sums)
+    return [next(sums)[0] if adds else g for g, adds in zip(gradients, adds_up, strict=True)]
 
 
 def _assign_all(optimizer, results):

@@ -17,6 +17,8 @@ from keras_langevin.weights import is_statistic
 
 DEFAULT_PRIOR = priors.Normal(1.0)
 
+_HALF = ("float16", "bfloat16")
+
 
 class LangevinOptimizer(JointOptimizer):
     """Preconditioned Langevin dynamics; the named samplers choose the metric.
@@ -92,13 +94,7 @@ class LangevinOptimizer(JointOptimizer):
         parameters = [v for v in variables if not is_statistic(v)]
         positions = {id(v): i for i, v in enumerate(parameters)}
         self._priors = tuple(self.prior.for_variable(v) for v in parameters)
-        for variable in parameters:
-            if getattr(variable, "constraint", None) is not None:
-                warnings.warn(
-                    f"The constraint of {variable.path!r} is applied after each step: the "
-                    "samples follow the target folded by it, not the target.",
-                    stacklevel=2,
-                )
+        _warn_about(parameters)
         layout = Layout(
             shapes=tuple(tuple(v.shape) for v in parameters),
             names=tuple(v.path.replace("/", "_") for v in parameters),
@@ -246,6 +242,25 @@ def _blocks(variables, positions):
             bias_shape=block.bias_shape,
             shift_shape=block.shift_shape,
             statistics=indices,
+        )
+
+
+def _warn_about(parameters):
+    for variable in parameters:
+        if getattr(variable, "constraint", None) is not None:
+            warnings.warn(
+                f"The constraint of {variable.path!r} is applied after each step: the samples "
+                "follow the target folded by it, not the target.",
+                stacklevel=3,
+            )
+    half = [v for v in parameters if keras.backend.standardize_dtype(v.dtype) in _HALF]
+    if half:
+        dtype = keras.backend.standardize_dtype(half[0].dtype)
+        warnings.warn(
+            f"The weights {[v.path for v in half]} are {dtype}: steps below a few thousandths of "
+            "a weight, noise among them, are lost in rounding, so the samples do not follow the "
+            f"target. Use the policy 'mixed_{dtype}', which keeps float32 weights.",
+            stacklevel=3,
         )
 
 

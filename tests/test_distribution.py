@@ -1,0 +1,89 @@
+"""Two replicas sample the path of one that sees the same batches."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow only"),
+]
+
+SCRIPT = """
+import json, sys
+
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+import keras
+import keras_langevin as kl
+
+# One strategy for all: a second one on the same devices would count its collectives anew.
+ONE, TWO = (tf.distribute.MirroredStrategy(d) for d in (["cpu:0"], ["cpu:0", "cpu:1"]))
+
+
+def train(sampler, strategy, prior=0.5, **options):
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(2)]
+        )
+        optimizer = sampler(
+            0.02, num_data=32, prior=kl.priors.Normal(prior), temperature=1.0, seed=1, **options
+        )
+        model.compile(optimizer, loss="mse", jit_compile=False)
+        kl.track_statistics(model, optimizer)
+    rng = np.random.default_rng(0)
+    x = rng.normal(1.0, 1.0, size=(24, 3)).astype("float32")
+    y = rng.normal(size=(24, 2)).astype("float32")
+    model.fit(x, y, batch_size=8, epochs=1, shuffle=False, verbose=0)
+    replicas = [
+        [local.numpy().tolist() for local in strategy.experimental_local_results(v.value)]
+        for v in model.trainable_variables
+        if not kl.weights.is_statistic(v)
+    ]
+    states = [v.numpy().tolist() for v in optimizer.variables]
+    return {"replicas": replicas, "states": states}
+
+
+results = {}
+for sampler in (kl.SGLD, kl.RMSPropLangevin, kl.QDOPLangevin):
+    results[sampler.__name__] = {"one": train(sampler, ONE), "two": train(sampler, TWO)}
+results["SGLD"]["other"] = train(kl.SGLD, TWO, prior=0.1)
+json.dump(results, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def results():
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("sampler", ["SGLD", "RMSPropLangevin", "QDOPLangevin"])
+def test_two_replicas_follow_the_path_of_one(results, sampler):
+    one, two = results[sampler]["one"], results[sampler]["two"]
+    for single, mirrored in zip(one["replicas"], two["replicas"], strict=True):
+        assert len(single) == 1
+        assert len(mirrored) == 2
+        np.testing.assert_array_equal(mirrored[0], mirrored[1])
+        np.testing.assert_allclose(mirrored[0], single[0], rtol=1e-5, atol=1e-5)
+    for single, mirrored in zip(one["states"], two["states"], strict=True):
+        np.testing.assert_allclose(mirrored, single, rtol=1e-4, atol=1e-6)
+
+
+def test_the_comparison_can_fail(results):
+    first, second = results["SGLD"]["two"]["replicas"], results["SGLD"]["other"]["replicas"]
+    assert np.abs(np.subtract(first[0], second[0])).max() > 1e-3
