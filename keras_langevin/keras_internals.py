@@ -204,6 +204,13 @@ def _no_torch_gradients():
 # -------------------------------------------------------------------------------- models
 
 
+def compile_argument(model, name):
+    """What `model.compile` was given under that name, None for a model not compiled."""
+    if not getattr(model, "compiled", False):
+        return None
+    return model._compile_config.config.get(name)
+
+
 def flatten_layers(model):
     return model._flatten_layers()
 

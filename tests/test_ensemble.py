@@ -10,7 +10,7 @@ from scipy import special, stats
 from sklearn import metrics as sklearn_metrics
 
 from keras_langevin.ensemble import BayesianEnsembleModel
-from keras_langevin.ensemble_members import WEIGHTS_AT_ONCE, default_member_batch_size
+from keras_langevin.ensemble.members import WEIGHTS_AT_ONCE, default_member_batch_size
 from keras_langevin.losses import GaussianNLL
 from keras_langevin.statistics import is_tracked, track_statistics
 from keras_langevin.weights import named_weights, parameters

@@ -7,7 +7,7 @@ is said in two ways that differ, is an error.
 import keras
 
 from keras_langevin import arguments
-from keras_langevin.compile_arguments import compile_argument
+from keras_langevin.keras_internals import compile_argument
 from keras_langevin.losses import GaussianNLL
 from keras_langevin.predictive.bernoulli import Bernoulli
 from keras_langevin.predictive.categorical import Categorical

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_langevin.ensemble_export import export_saved_model, signature_of
-from keras_langevin.ensemble_members import default_member_batch_size, own_copy
-from keras_langevin.ensemble_metrics import metrics_of_probabilities
-from keras_langevin.ensemble_samples import stack_samples
+from keras_langevin.ensemble.export import export_saved_model, signature_of
+from keras_langevin.ensemble.members import default_member_batch_size, own_copy
+from keras_langevin.ensemble.metrics import metrics_of_probabilities
+from keras_langevin.ensemble.samples import stack_samples
 from keras_langevin.predictive import resolve_families
 from keras_langevin.statistics import untracked
 from keras_langevin.weights import named_weights

@@ -4,7 +4,7 @@ import warnings
 
 import keras
 
-from keras_langevin.compile_arguments import compile_argument
+from keras_langevin.keras_internals import compile_argument
 
 
 def metrics_of_probabilities(model, families):
