@@ -41,22 +41,29 @@ class Plan:
         return self.epochs // 2
 
 
-# Chosen by `digits_tuning.py`, which looks at parts of the training set only and never at the test
-# set: learning rate and temperature of each sampler, dropout rate, and the learning rate and the
-# number of epochs of the baselines. Temperatures below 1 are a "cold" posterior, narrower than
-# Bayes' rule says; with a wide prior and few images that predicts better.
+# Chosen on parts of the training set only, never on the test set.
+#
+# digits: lowest held-out negative log-likelihood in the three-fold cross-validation of
+# `digits_tuning.py`, seed 0. Not the whole grid there: DOP and QDOP were run at five to nine of
+# its twelve points (1e-2 only for DOP at temperature 1, where it diverged). RMSProp has 1e-3, not
+# the 2e-3 that was better by less than 1 %, because 2e-3 diverged at another temperature. The
+# baselines' rates and epochs are of curves over 150 epochs, the prior of four widths on one fold.
+# Every sampler did best at the lowest temperature tried, 0.03: a "cold" posterior, narrower than
+# that of Bayes' rule (temperature 1), which predicted worse with all of them.
+#
+# mnist: of a prototype study that validated on the last 10,000 training images; not retuned here.
 PLANS = {
     "digits": Plan(
         batch_size=50,
         epochs=100,
         prior=kl.priors.FanInNormal(50.0),
         methods=(
-            Method("Adam", keras.optimizers.Adam, 1e-3, epochs=60),
-            Method("Adam, dropout", keras.optimizers.Adam, 1e-3, dropout=0.2, epochs=60),
-            Method("SGLD", kl.SGLD, 0.1, temperature=0.1),
-            Method("RMSPropLangevin", kl.RMSPropLangevin, 1e-3, temperature=0.1),
-            Method("DOPLangevin", kl.DOPLangevin, 3e-3, temperature=0.1),
-            Method("QDOPLangevin", kl.QDOPLangevin, 3e-3, temperature=0.1),
+            Method("Adam", keras.optimizers.Adam, 1e-2, epochs=13),
+            Method("Adam, dropout", keras.optimizers.Adam, 1e-3, dropout=0.5, epochs=89),
+            Method("SGLD", kl.SGLD, 0.4, temperature=0.03),
+            Method("RMSPropLangevin", kl.RMSPropLangevin, 1e-3, temperature=0.03),
+            Method("DOPLangevin", kl.DOPLangevin, 1e-3, temperature=0.03),
+            Method("QDOPLangevin", kl.QDOPLangevin, 3e-3, temperature=0.03),
         ),
     ),
     "mnist": Plan(
@@ -66,7 +73,7 @@ PLANS = {
         methods=(
             Method("Adam", keras.optimizers.Adam, 1e-3, epochs=16),
             Method("Adam, dropout", keras.optimizers.Adam, 1e-3, dropout=0.2, epochs=30),
-            Method("SGLD", kl.SGLD, 0.1, temperature=0.1),
+            Method("SGLD", kl.SGLD, 0.2, temperature=0.03),
             Method("RMSPropLangevin", kl.RMSPropLangevin, 1e-3, temperature=0.1),
             Method("DOPLangevin", kl.DOPLangevin, 2e-3, temperature=0.1),
             Method("QDOPLangevin", kl.QDOPLangevin, 2e-3, temperature=0.1),

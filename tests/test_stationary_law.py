@@ -82,10 +82,11 @@ def test_covariance_with_an_adapting_metric(sampler, inverse):
     assert mean < 4.5
 
 
+@pytest.mark.slow
 def test_covariance_with_an_adapting_rmsprop_metric():
     """Against the law at the metric that the chain settles on, since C depends on the batch.
     The bias is the chain's own share of v, about B/N: 1/30 here, and a factor 1.5 at 1/3."""
-    problem, batch_size = Regression(num_data=300), 10
+    problem, batch_size = Regression(num_data=300, replicas=2000), 10
     optimizer = kl.RMSPropLangevin(0.02, num_data=300, statistics_rate_floor=0.01, seed=1)
     start = problem.exact_covariance(np.eye(3), 0.01)
     moment, _ = problem.second_moment(
@@ -98,10 +99,11 @@ def test_covariance_with_an_adapting_rmsprop_metric():
     assert np.abs(relative_eigenvalues(moment, exact) - 1).max() < 0.06
 
 
+@pytest.mark.slow
 def test_less_noise_is_injected_where_minibatches_bring_their_own():
     """`batch_size=B` injects (2ηT/N)(1 − η/2) − η²/B: the covariance is then that of the
     posterior to 10 %, and without it too wide by half."""
-    problem, eta, batch_size = Regression(num_data=200), 0.2, 50
+    problem, eta, batch_size = Regression(num_data=200, replicas=4000), 0.2, 50
     metric_inverse = problem.quasi_diagonal_inverse()
     injected = 2 * eta / problem.n * (1 - eta / 2) - eta**2 / batch_size
     exact = problem.exact_covariance(metric_inverse, eta, 1.0, batch_size, injected)
