@@ -1,5 +1,7 @@
 """What the probes measure inside `fit` is what a slow loop over examples finds."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -18,8 +20,8 @@ from statistics_cases import (
     runs_here,
 )
 
-from keras_langevin import keras_internals, statistics
-from keras_langevin.statistics import convolution, registry
+from keras_langevin import statistics
+from keras_langevin.statistics import convolution, probe, registry
 from keras_langevin.statistics.block import Block
 from keras_langevin.statistics.reference import per_example_statistics
 from keras_langevin.weights import is_statistic
@@ -149,7 +151,8 @@ def test_spatial_size_may_be_unknown():
 
 
 def test_forgotten_batch_factor_is_noticed(monkeypatch):
-    monkeypatch.setattr(keras_internals, "num_replicas", lambda: 1 / 4)  # as if B were 1
+    quarter = types.SimpleNamespace(num_replicas=lambda: 1 / 4)  # as if B were 1
+    monkeypatch.setattr(probe, "keras_internals", quarter)
     result = family_errors("dense", "independent")
     assert min(result.values()) > 0.5
 
