@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -m "not slow"
 .PHONY: test demo lint clean
 
 test: lint
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest $(PYTEST_ARGS)
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

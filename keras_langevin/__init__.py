@@ -1,14 +1,16 @@
 """Keras optimizers that sample the Bayesian posterior of a network, and the ensembles they give.
 
 >>> import keras_langevin as kl
->>> model.compile(optimizer=kl.QDOPLangevin(1e-3, num_data=len(x)), loss=loss)
+>>> model.compile(optimizer=kl.QDOPLangevin(num_data=len(x)), loss=loss)
 >>> sampler = kl.PosteriorSampler(burn_in=5)
 >>> model.fit(x, y, epochs=20, callbacks=[sampler])
 >>> sampler.ensemble().predict_uncertainty(x_test)
 """
 
-from keras_langevin import calibration, losses, preconditioners, priors, statistics
+from keras_langevin import calibration, diagnostics, losses, preconditioners, priors, statistics
+from keras_langevin.automatic_learning_rate import find_learning_rate
 from keras_langevin.ensemble import BayesianEnsembleModel
+from keras_langevin.metric_warm_up import warm_up_metric
 from keras_langevin.optimizers import (
     SGLD,
     DOPLangevin,
@@ -35,10 +37,13 @@ __all__ = [
     "Sample",
     "SampleStore",
     "calibration",
+    "diagnostics",
+    "find_learning_rate",
     "losses",
     "preconditioners",
     "priors",
     "statistics",
     "track_statistics",
     "untrack_statistics",
+    "warm_up_metric",
 ]

@@ -5,6 +5,8 @@ A new Keras release that moves something breaks this file alone.
 
 import contextlib
 import functools
+import inspect
+import itertools
 
 import keras
 import numpy as np
@@ -78,13 +80,16 @@ class JointOptimizer(keras.optimizers.Optimizer):
         """Keras warns and skips when the number of variables differs: for a sampler that
         would be a silently lost chain. The state of a metric whose model is not tracked yet
         (a file is loaded before anything can be tracked) waits until it is."""
-        if len(store.keys()) != len(self.variables):
+        stored = [tuple(store[str(i)].shape) for i in range(len(store.keys()))]
+        expected = [tuple(v.shape) for v in self.variables]
+        if stored != expected:
             if self.statistics is not None and not self.statistic_variables:
                 self._waiting_state = {key: np.array(store[key]) for key in list(store.keys())}
                 return
             raise ValueError(
                 f"The saved state of this {self.__class__.__name__} does not fit: expected "
-                f"{len(self.variables)} variables. Received: {len(store.keys())} variables. "
+                f"{len(expected)} variables of shapes {_listed(expected)}. Received: "
+                f"{len(stored)} variables of shapes {_listed(stored)}. "
                 "Load it into an optimizer with the same arguments on the same model; an "
                 "optimizer that needs statistics must be tracked first "
                 "(`kl.track_statistics(model, optimizer)`)."
@@ -92,9 +97,25 @@ class JointOptimizer(keras.optimizers.Optimizer):
         super().load_own_variables(store)
 
 
+def _listed(shapes):
+    return ", ".join(map(str, shapes[:8])) + (" ..." if len(shapes) > 8 else "")
+
+
 def inner_optimizer(optimizer):
     """The optimizer itself, without the wrapper that float16 training puts around it."""
     return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def sampling_optimizer(model):
+    optimizer = inner_optimizer(getattr(model, "optimizer", None))
+    if not model.built or not hasattr(optimizer, "preconditioner"):
+        raise ValueError(
+            "The model must be built, and compiled with an optimizer of keras_langevin. Received: "
+            f"model '{model.name}', {'built' if model.built else 'not built'}, "
+            f"optimizer={type(optimizer).__name__}. Begin the model with `keras.Input(...)` and "
+            "call `model.compile(optimizer=kl.QDOPLangevin(...), loss=...)` first."
+        )
+    return optimizer
 
 
 def rebuild_optimizer(optimizer, variables):
@@ -209,6 +230,24 @@ def compile_argument(model, name):
     if not getattr(model, "compiled", False):
         return None
     return model._compile_config.config.get(name)
+
+
+def batches_of_fit(model, count):
+    """Up to `count` batches `(x, y, sample_weight)` of what a running `fit` trains the model on,
+    as it would meet them in another epoch; an empty list outside of `fit`.
+
+    Keras shows callbacks no data; they stand in the frame of `fit`. A generator cannot be read
+    twice: of one these are the batches that Keras keeps of its beginning.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        adapter = getattr(frame.f_locals.get("epoch_iterator"), "data_adapter", None)
+        if adapter is not None and frame.f_locals.get("self") is model:
+            kept = getattr(adapter, "_first_batches", None)
+            batches = itertools.islice(kept or adapter.get_numpy_iterator(), count)
+            return [keras.utils.unpack_x_y_sample_weight(batch) for batch in batches]
+        frame = frame.f_back
+    return []
 
 
 def flatten_layers(model):

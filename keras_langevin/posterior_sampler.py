@@ -6,12 +6,15 @@ import dataclasses
 import math
 import os
 import threading
+import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_langevin.automatic_learning_rate import AutomaticLearningRate
+from keras_langevin.diagnostics.limits import NOISE_WARNING
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.keras_internals import inner_optimizer
 from keras_langevin.sampling_schedule import SamplingSchedule
@@ -36,9 +39,13 @@ class PosteriorSampler(keras.callbacks.Callback):
     sampler installs them (`keras_langevin.track_statistics`). With an optimizer that samples
     nothing, such as Adam, it stores plain snapshots, whose `temperature` is `None`.
 
-    At the end of each epoch it adds `num_samples`, `learning_rate`, `temperature` and the
-    optimizer's own quantities to the logs. Put it before `CSVLogger` and other callbacks that
-    should see them; the progress bar and `History` always do.
+    With an optimizer whose `learning_rate` is `"auto"` it finds the rate before the first step,
+    from the training data, and again after epochs 1, 2, 4, 8 ... of burn-in.
+
+    At the end of each epoch it adds `num_samples`, `learning_rate`, `temperature`,
+    `minibatch_noise` (minibatch over injected noise, for outer-product metrics; it warns above 1)
+    and the optimizer's own quantities to the logs. Put it before `CSVLogger` and other callbacks
+    that should see them; the progress bar and `History` always do.
 
     Args:
         burn_in: Epochs (or steps) before which nothing is stored, >= 0.
@@ -134,6 +141,7 @@ class PosteriorSampler(keras.callbacks.Callback):
         self._write_schedule()
         self._steps_before_epoch = 0
         self._fit_thread = None
+        self._automatic = None  # with learning_rate="auto"
         if unit == "step":
             # A batch hook makes Keras wait for every batch, so there is one only when needed.
             self.on_train_batch_end = self._after_batch
@@ -202,9 +210,17 @@ class PosteriorSampler(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._fit_thread = threading.get_ident()
+        optimizer = self._sampling_optimizer()
         if self._must_restore:
             self._checkpoint.restore(self.model)
             self._must_restore = False
+            optimizer.has_learning_rate = True  # it is among what was restored
+        if getattr(optimizer, "has_automatic_learning_rate", False):
+            num_steps = (self.params.get("epochs") or 0) * (self.params.get("steps") or 0)
+            self._automatic = AutomaticLearningRate(self.model, num_steps)
+            if not optimizer.has_learning_rate:
+                self._automatic.begin()
+        self._warn_about_minibatch_noise()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._steps_before_epoch = self.steps_seen
@@ -217,6 +233,8 @@ class PosteriorSampler(keras.callbacks.Callback):
         self.epochs_seen += 1
         if self.unit == "epoch":
             self._sample_when_due(self.epochs_seen - 1, self.epochs_seen)
+        if self._automatic is not None and self._is_burning_in():
+            self._automatic.epoch_end(self.epochs_seen)
         logs.update(self._quantities())
         if self._checkpoint is not None:
             self._finite_weights()  # or raises: the last good state stays
@@ -246,6 +264,9 @@ class PosteriorSampler(keras.callbacks.Callback):
             if not self._schedule.includes(position):
                 return
         self._store.append(sample)
+
+    def _is_burning_in(self):
+        return (self.epochs_seen if self.unit == "epoch" else self.steps_seen) <= self.burn_in
 
     def _last_position(self):
         return max((facts["position"] or 0 for facts in self._store.facts), default=0)
@@ -282,8 +303,9 @@ class PosteriorSampler(keras.callbacks.Callback):
         return FloatingPointError(
             "The loss and the weights must stay finite while sampling. "
             f"Received: {what}, at step {_iterations(self._sampling_optimizer())}, after "
-            f"{self.epochs_seen} whole epochs. Lower `learning_rate`, and look for NaN or infinity "
-            f"in the training data. The {len(self._store)} samples stored before can be used."
+            f'{self.epochs_seen} whole epochs. Use `learning_rate="auto"` or a lower one, and '
+            f"look for NaN or infinity in the training data. The {len(self._store)} samples stored "
+            "before can be used."
         )
 
     def _quantities(self):
@@ -292,10 +314,32 @@ class PosteriorSampler(keras.callbacks.Callback):
             "num_samples": len(self._store),
             "learning_rate": optimizer.learning_rate,
             "temperature": _temperature(optimizer),
+            "minibatch_noise": self._minibatch_noise(),
         }
         if hasattr(optimizer, "sampler_logs"):
             quantities.update(optimizer.sampler_logs())
         return {key: _number(value) for key, value in quantities.items() if value is not None}
+
+    def _minibatch_noise(self):
+        """Minibatch noise over injected noise, None where it is not known."""
+        steps = self.params.get("steps") if self.params else None
+        optimizer = self._sampling_optimizer()
+        if not steps or not hasattr(optimizer, "minibatch_noise"):
+            return None
+        return optimizer.minibatch_noise(batch_size=optimizer.num_data / steps)
+
+    def _warn_about_minibatch_noise(self):
+        ratio = self._minibatch_noise()
+        if ratio is None or ratio <= NOISE_WARNING:
+            return
+        optimizer = self._sampling_optimizer()
+        warnings.warn(
+            f"Minibatches of about {optimizer.num_data / self.params['steps']:.0f} examples add "
+            f"{ratio:.1f} times the noise that temperature {optimizer.temperature:g} asks for: the "
+            "samples will spread wider than that posterior. For samples that are as wide as they "
+            f"say, divide the learning rate by {ratio:.1f} or more, or enlarge the batches.",
+            stacklevel=2,
+        )
 
     def _sampling_optimizer(self):
         return inner_optimizer(getattr(self.model, "optimizer", None))

@@ -95,8 +95,9 @@ class FanInNormal(Prior):
 
     The fan-in is the product of all axes but the last: inputs of a Dense unit, patch size
     times channels of a convolution. A depthwise kernel, told by the name of its layer, sees
-    one channel, an embedding row one token. The MNIST study behind this package found `scale=1`
-    to underfit a 784-100-100-10 network and 10 to 20 not to.
+    one channel, an embedding row one token. This is the default prior, with scale 10. In the
+    MNIST study of `examples/` a 784-100-100-10 network underfits with 5 and does best with 20;
+    with a thousand examples or fewer, 2 (as wide as the usual initial weights) is worth a try.
     """
 
     def __init__(self, scale=10.0, bias_stddev=1.0):

@@ -7,7 +7,7 @@ import conftest  # noqa: F401  (chooses the backend)
 import keras
 import numpy as np
 from regression import Regression, relative_eigenvalues
-from test_stationary_law import FIXED, MUTANTS, PROBLEM, QDOP, largest_stable, qdop
+from test_stationary_law import FIXED, MUTANTS, PRIOR, PROBLEM, QDOP, largest_stable, qdop
 
 import keras_langevin as kl
 
@@ -35,6 +35,7 @@ def main():
             optimizer = sampler(
                 largest_stable(metric_inverse),
                 num_data=PROBLEM.n,
+                prior=PRIOR,
                 temperature=temperature,
                 seed=1,
                 **arguments,
@@ -49,6 +50,7 @@ def main():
         optimizer = sampler(
             largest_stable(metric_inverse, problem),
             num_data=300,
+            prior=PRIOR,
             statistics_rate=0.05,
             statistics_rate_floor=0.05,
             seed=1,

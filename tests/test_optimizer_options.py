@@ -106,7 +106,7 @@ BAD_ARGUMENTS = [
     ({"temperature": -1}, "`temperature` must not be negative"),
     ({"temperature": np.nan}, "`temperature` must be a finite number"),
     ({"learning_rate": -1}, "`learning_rate` must not be negative"),
-    ({"learning_rate": "fast"}, "`learning_rate` must be a finite number"),
+    ({"learning_rate": "fast"}, '`learning_rate` must be a number >= 0, a schedule or "auto"'),
     ({"learning_rate": np.inf}, "`learning_rate` must be a finite number"),
     ({"prior": "normal"}, r"`prior` must be one of `kl\.priors`"),
     ({"seed": 1.5}, "`seed` must be an integer"),

@@ -18,6 +18,7 @@ import keras_langevin as kl
 from keras_langevin.preconditioners import QuasiDiagonalOuterProduct
 
 PROBLEM = Regression()
+PRIOR = kl.priors.Normal(1.0)  # of every `Regression` here
 QDOP, DOP = PROBLEM.quasi_diagonal_inverse(), PROBLEM.diagonal_inverse()
 FROZEN = {"freeze_after": 1, "epsilon": 0.0}
 
@@ -58,7 +59,12 @@ def test_covariance_with_a_fixed_metric(
 ):
     learning_rate = largest_stable(metric_inverse)
     optimizer = sampler(
-        learning_rate, num_data=PROBLEM.n, temperature=temperature, seed=1, **arguments
+        learning_rate,
+        num_data=PROBLEM.n,
+        prior=PRIOR,
+        temperature=temperature,
+        seed=1,
+        **arguments,
     )
     covariance, mean = deviation(optimizer, metric_inverse, temperature, batch_size)
     assert covariance < 0.04
@@ -75,7 +81,12 @@ def test_covariance_with_an_adapting_metric(sampler, inverse):
     metric_inverse = getattr(problem, inverse)()
     learning_rate = largest_stable(metric_inverse, problem)
     optimizer = sampler(
-        learning_rate, num_data=300, statistics_rate=0.05, statistics_rate_floor=0.05, seed=1
+        learning_rate,
+        num_data=300,
+        prior=PRIOR,
+        statistics_rate=0.05,
+        statistics_rate_floor=0.05,
+        seed=1,
     )
     covariance, mean = deviation(optimizer, metric_inverse, problem=problem)
     assert covariance < 0.06
@@ -87,12 +98,14 @@ def test_covariance_with_an_adapting_rmsprop_metric():
     """Against the law at the metric that the chain settles on, since C depends on the batch.
     The bias is the chain's own share of v, about B/N: 1/30 here, and a factor 1.5 at 1/3."""
     problem, batch_size = Regression(num_data=300, replicas=2000), 10
-    optimizer = kl.RMSPropLangevin(0.02, num_data=300, statistics_rate_floor=0.01, seed=1)
+    optimizer = kl.RMSPropLangevin(
+        0.02, num_data=300, prior=PRIOR, statistics_rate_floor=0.01, seed=1
+    )
     start = problem.exact_covariance(np.eye(3), 0.01)
     moment, _ = problem.second_moment(
         optimizer, start, steps=1200, batch_size=batch_size, whole_first=False
     )
-    squares = optimizer.preconditioner.squares
+    squares = optimizer.preconditioner.states
     v = np.concatenate([ops.convert_to_numpy(s).reshape(-1, problem.replicas) for s in squares])
     metric_inverse = np.diag(np.mean(v**-0.5, axis=1))
     exact = problem.exact_covariance(metric_inverse, 0.02, batch_size=batch_size)
@@ -107,7 +120,9 @@ def test_less_noise_is_injected_where_minibatches_bring_their_own():
     metric_inverse = problem.quasi_diagonal_inverse()
     injected = 2 * eta / problem.n * (1 - eta / 2) - eta**2 / batch_size
     exact = problem.exact_covariance(metric_inverse, eta, 1.0, batch_size, injected)
-    optimizer = kl.QDOPLangevin(eta, num_data=200, batch_size=batch_size, seed=1, **FROZEN)
+    optimizer = kl.QDOPLangevin(
+        eta, num_data=200, prior=PRIOR, batch_size=batch_size, seed=1, **FROZEN
+    )
     moment, _ = problem.second_moment(optimizer, exact, batch_size=batch_size)
     assert np.abs(relative_eigenvalues(moment, exact) - 1).max() < 0.04
     posterior = np.linalg.inv(problem.hessian) / problem.n
@@ -224,7 +239,9 @@ class NoiseThatRepeats(kl.QDOPLangevin):
 def qdop(cls=kl.QDOPLangevin, metric_class=QuasiDiagonalOuterProduct, temperature=1.0):
     learning_rate = largest_stable(QDOP)
     made = type(cls.__name__, (cls,), {"metric_class": metric_class})
-    return made(learning_rate, num_data=PROBLEM.n, temperature=temperature, seed=1, **FROZEN)
+    return made(
+        learning_rate, num_data=PROBLEM.n, prior=PRIOR, temperature=temperature, seed=1, **FROZEN
+    )
 
 
 MUTANTS = [

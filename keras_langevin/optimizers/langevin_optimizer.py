@@ -1,5 +1,6 @@
 """The base of all samplers: target, prior, metric, noise."""
 
+import contextlib
 import math
 import random
 import warnings
@@ -15,7 +16,7 @@ from keras_langevin.preconditioners.euclidean import Euclidean
 from keras_langevin.preconditioners.preconditioner import BlockLayout, Layout
 from keras_langevin.weights import is_statistic
 
-DEFAULT_PRIOR = priors.Normal(1.0)
+DEFAULT_PRIOR = priors.FanInNormal(10.0)
 
 _HALF = ("float16", "bfloat16")
 
@@ -33,8 +34,11 @@ class LangevinOptimizer(JointOptimizer):
     ηs ≥ 2. Minibatches of size B add about ηN/(2BT) to that.
 
     Args:
-        learning_rate: η, a float or a Keras schedule. Multiplies the gradient of the MEAN
-            loss, as in every Keras optimizer; Welling and Teh's step is 2η/N.
+        learning_rate: η, a float, a Keras schedule, or `"auto"`. Multiplies the gradient of the
+            MEAN loss, as in every Keras optimizer; Welling and Teh's step is 2η/N. `"auto"`
+            needs a `kl.PosteriorSampler` in `fit`, which sets it from the curvature and the
+            noise of minibatches (see `kl.diagnostics.step_size`) before the first step and
+            again during burn-in; without one call `kl.find_learning_rate`.
         num_data: N, the number of training examples. Required: the posterior's width depends
             on it and nothing in `fit` tells it. Losses must have the (default) mean reduction;
             sample and class weights multiply the examples' log-likelihoods. Where a loss
@@ -43,7 +47,8 @@ class LangevinOptimizer(JointOptimizer):
             descent on G), between them a cold posterior.
         prior: One of `kl.priors`, a mapping from patterns of variable paths to priors, a
             TensorFlow Probability distribution (TensorFlow backend), or `None` for a flat
-            prior. Defaults to `kl.priors.Normal(stddev=1.0)`. Regularisers of layers enter the
+            prior. Defaults to `kl.priors.FanInNormal(10)`: variance 10/fan_in on kernels, 1 on
+            vectors. Regularisers of layers enter the
             loss and so add N times their value to U.
         preconditioner: The metric; Euclidean by default.
         batch_size: B, if given, reduces the injected noise by what minibatches of that size
@@ -63,14 +68,15 @@ class LangevinOptimizer(JointOptimizer):
         prior=DEFAULT_PRIOR,
         preconditioner=None,
         batch_size=None,
+        drift_clip=None,
         seed=None,
         **kwargs,
     ):
         num_data = _checked_num_data(num_data)
         _refuse_what_changes_the_target(num_data, kwargs)
-        if not callable(learning_rate):
-            learning_rate = non_negative_number("learning_rate", learning_rate)
-        super().__init__(learning_rate=learning_rate, **kwargs)
+        super().__init__(learning_rate=_checked_learning_rate(learning_rate), **kwargs)
+        self.has_automatic_learning_rate = learning_rate == "auto"
+        self.has_learning_rate = not self.has_automatic_learning_rate
         self.num_data = num_data
         self.temperature = non_negative_number("temperature", temperature)
         self.prior = priors.get(prior)
@@ -79,11 +85,21 @@ class LangevinOptimizer(JointOptimizer):
         if batch_size is not None:
             self.batch_size = integer("batch_size", batch_size, at_least=1)
             self._check_noise_correction(learning_rate)
+        self.drift_clip = _checked_drift_clip(drift_clip, self.has_automatic_learning_rate)
         self.seed = random.randint(1, 10**9) if seed is None else integer("seed", seed, 0, 2**64)
 
     @property
     def statistics(self):
         return self.preconditioner.statistics
+
+    @property
+    def statistics_stride(self):
+        return self.preconditioner.statistics_stride
+
+    @keras.optimizers.Optimizer.learning_rate.setter
+    def learning_rate(self, learning_rate):
+        keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)
+        self.has_learning_rate = True
 
     # ----------------------------------------------------------------------------- build
 
@@ -105,18 +121,40 @@ class LangevinOptimizer(JointOptimizer):
             blocks=tuple(_blocks(variables, positions)),
         )
         self.preconditioner.build(layout, self._add_state)
+        self.pace = self._add_state((), "pace", initializer="ones")
+        if self.drift_clip is not None:
+            self.drift_average = self._add_state((), "drift_average")
+            self.drift_clips = self._add_state((), "drift_clips")
 
-    def _add_state(self, shape, name):
-        return self.add_variable(shape=shape, initializer="zeros", dtype="float32", name=name)
+    def _add_state(self, shape, name, initializer="zeros"):
+        return self.add_variable(shape=shape, initializer=initializer, dtype="float32", name=name)
+
+    @contextlib.contextmanager
+    def at_rest(self):
+        """Inside, training fills the metric: no weight moves and no iteration counts."""
+        has_learning_rate, self.has_learning_rate = self.has_learning_rate, True
+        iterations = ops.convert_to_numpy(self.iterations)
+        self.pace.assign(0.0)
+        try:
+            yield
+        finally:
+            self.pace.assign(1.0)
+            self.iterations.assign(iterations)
+            self.has_learning_rate = has_learning_rate
 
     # ------------------------------------------------------------------------------ step
 
     def step(self, parameters, gradients, learning_rate):
+        self._check_learning_rate()
         statistics = self.read_statistics()
-        learning_rate = ops.cast(learning_rate, "float32")
+        learning_rate = ops.cast(learning_rate, "float32") * self.pace
         values, gradients, present = self._complete(parameters, gradients)
         metric, changes = self.preconditioner.update(gradients, statistics)
-        drift = self.preconditioner.solve(metric, self.add_prior(values, gradients))
+        slopes = self.add_prior(values, gradients)
+        drift = self.preconditioner.solve(metric, slopes)
+        if self.drift_clip is not None:
+            drift, clip_changes = self._clip(drift, slopes)
+            changes = [*changes, *clip_changes]
         values = [θ - learning_rate * d for θ, d in zip(values, drift, strict=True)]
         if self.temperature > 0:
             values = self._add_noise(values, metric, gradients, statistics, learning_rate)
@@ -133,6 +171,17 @@ class LangevinOptimizer(JointOptimizer):
             rate = learning_rate * self.temperature / self.num_data
             values = [θ + rate * d for θ, d in zip(values, divergence, strict=True)]
         return values
+
+    def _clip(self, drift, slopes):
+        average = ops.convert_to_tensor(self.drift_average)
+        length = sum(ops.sum(d * g) for d, g in zip(drift, slopes, strict=True))
+        limit = ops.where(average > 0, self.drift_clip * average, length)
+        clipped = ops.minimum(length, limit)
+        scale = ops.sqrt(clipped / ops.maximum(length, 1e-30))
+        average = ops.where(average > 0, 0.99 * average + 0.01 * clipped, length)
+        clips = self.drift_clips + ops.cast(length > limit, "float32")
+        changes = [(self.drift_average, average), (self.drift_clips, clips)]
+        return [scale * d for d in drift], changes
 
     def noise_scale(self, learning_rate):
         """√(2ηT/N), the standard deviation of the noise in the metric's own units."""
@@ -165,6 +214,14 @@ class LangevinOptimizer(JointOptimizer):
             )
         return [ops.convert_to_tensor(v) for v in variables]
 
+    def _check_learning_rate(self):
+        if not self.has_learning_rate:
+            raise ValueError(
+                'Nothing has set the learning rate yet. Received: learning_rate="auto", and no '
+                "`kl.PosteriorSampler` among the callbacks of `fit`. Add one, or call "
+                "`model.optimizer.learning_rate = kl.find_learning_rate(model, x, y, batch_size)`."
+            )
+
     def _complete(self, variables, gradients):
         """Values and gradients of all parameters, float32, in the order of `build`; zeros where
         the loss does not depend on a variable (Keras warns), which then stays where it is."""
@@ -185,10 +242,24 @@ class LangevinOptimizer(JointOptimizer):
 
     # ---------------------------------------------------------------------------- the rest
 
+    def minibatch_noise(self, batch_size):
+        """ηN/(2BT): the noise of minibatches of size B over the injected noise, in units of an
+        outer-product metric. None for other metrics, which have other units, and at T = 0."""
+        if not self.preconditioner.approximates_fisher or self.temperature == 0:
+            return None
+        learning_rate = float(ops.convert_to_numpy(self.learning_rate))
+        return learning_rate * self.num_data / (2.0 * batch_size * self.temperature)
+
     def sampler_logs(self):
         """Sampler quantities for the logs of `fit`, by name."""
         learning_rate = float(ops.convert_to_numpy(self.learning_rate))
-        return {"noise_scale": float(ops.convert_to_numpy(self.noise_scale(learning_rate)))}
+        logs = {"noise_scale": float(ops.convert_to_numpy(self.noise_scale(learning_rate)))}
+        if self.drift_clip is not None:
+            clips, steps = (
+                float(ops.convert_to_numpy(v)) for v in (self.drift_clips, self.iterations)
+            )
+            logs["drift_clipped"] = clips / max(steps, 1.0)
+        return logs
 
     def _check_noise_correction(self, learning_rate):
         n, t, b = self.num_data, self.temperature, self.batch_size
@@ -201,15 +272,24 @@ class LangevinOptimizer(JointOptimizer):
                 "Lower the learning rate, enlarge the batch, or leave `batch_size` out."
             )
 
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        if not callable(self._learning_rate):
+            saved = float(ops.convert_to_numpy(self.learning_rate))
+            self.has_learning_rate = self.has_learning_rate or saved > 0
+
     def get_config(self):
         config = super().get_config()
         for name in ("weight_decay", "use_ema", "ema_momentum", "ema_overwrite_frequency"):
             config.pop(name, None)
+        if self.has_automatic_learning_rate:
+            config["learning_rate"] = "auto"
         config.update(
             num_data=self.num_data,
             temperature=self.temperature,
             prior=keras.saving.serialize_keras_object(self.prior),
             batch_size=self.batch_size,
+            drift_clip=math.inf if self.drift_clip is None else self.drift_clip,
             seed=self.seed,
             **self.preconditioner_config(),
         )
@@ -262,6 +342,36 @@ def _warn_about(parameters):
             f"target. Use the policy 'mixed_{dtype}', which keeps float32 weights.",
             stacklevel=3,
         )
+
+
+def _checked_learning_rate(learning_rate):
+    """The initial value; 0 for "auto", so that nothing moves before it is found."""
+    if isinstance(learning_rate, str):
+        if learning_rate != "auto":
+            raise ValueError(
+                '`learning_rate` must be a number >= 0, a schedule or "auto". Received: '
+                f"learning_rate={learning_rate!r}"
+            )
+        return 0.0
+    return (
+        learning_rate
+        if callable(learning_rate)
+        else non_negative_number("learning_rate", learning_rate)
+    )
+
+
+def _checked_drift_clip(drift_clip, has_automatic_learning_rate):
+    """The clip in use, None for no clip."""
+    if drift_clip is None:
+        return 3.0 if has_automatic_learning_rate else None
+    if drift_clip == math.inf:
+        return None
+    if number("drift_clip", drift_clip) < 1:
+        raise ValueError(
+            "`drift_clip` must be None or at least 1, the multiple of the average that is let "
+            f"through. Received: drift_clip={drift_clip!r}"
+        )
+    return float(drift_clip)
 
 
 def _checked_num_data(num_data):

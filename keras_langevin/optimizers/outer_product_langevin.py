@@ -16,11 +16,12 @@ class OuterProductLangevin(LangevinOptimizer):
 
     def __init__(
         self,
-        learning_rate=1e-3,
+        learning_rate="auto",
         num_data=None,
         prior_in_metric=True,
         damping=1.0,
         epsilon=1e-8,
+        statistics_stride=1,
         statistics_rate=0.5,
         statistics_rate_floor=0.01,
         lagged=True,
@@ -32,6 +33,7 @@ class OuterProductLangevin(LangevinOptimizer):
             prior_in_metric=prior_in_metric,
             damping=damping,
             epsilon=epsilon,
+            statistics_stride=statistics_stride,
             statistics_rate=statistics_rate,
             statistics_rate_floor=statistics_rate_floor,
             lagged=lagged,
@@ -56,12 +58,15 @@ class DOPLangevin(OuterProductLangevin):
     (one copy of the weights less).
 
     Args:
-        learning_rate: η, a float or a Keras schedule. In units where the metric is the
-            curvature: 1 would be a Newton step; minibatches of size B widen the posterior by
-            about ηN/(2BT), so η ≤ 0.2 B/N keeps that under 10 %.
+        learning_rate: η, a float, a Keras schedule or `"auto"` (the default, see
+            `kl.LangevinOptimizer`). In units where the metric is the curvature: 1 would be a
+            Newton step; minibatches of size B widen the posterior by about ηN/(2BT), so
+            η ≤ 0.2 B/N keeps that under 10 %. Stable rates are below 2/λ, λ the largest
+            curvature in those units (`kl.diagnostics.step_size`), usually 100 to 1000.
         num_data: N, the number of training examples; required.
         prior_in_metric, damping, epsilon: What is added to M; see
             `kl.preconditioners.DiagonalOuterProduct`. `prior_in_metric=False` is the paper.
+        statistics_stride: Measure every so many examples of a batch; 1 measures all.
         statistics_rate, statistics_rate_floor, lagged, freeze_after: How the metric averages
             over steps; see `kl.preconditioners.AveragingPreconditioner`. `lagged=False` is the
             paper.
@@ -95,12 +100,13 @@ class QDOPLangevin(OuterProductLangevin):
     and scales, and the whole noisy path invariant to shifting and scaling any input.
 
     Args:
-        learning_rate, num_data, prior_in_metric, damping, epsilon, statistics_rate,
-            statistics_rate_floor, lagged, freeze_after, **kwargs: As in `kl.DOPLangevin`.
+        learning_rate, num_data, prior_in_metric, damping, epsilon, statistics_stride,
+            statistics_rate, statistics_rate_floor, lagged, freeze_after, **kwargs: As in
+            `kl.DOPLangevin`.
 
     Example:
 
-    >>> model.compile(optimizer=kl.QDOPLangevin(1e-3, num_data=len(x)), loss=loss)
+    >>> model.compile(optimizer=kl.QDOPLangevin("auto", num_data=len(x)), loss=loss)
     >>> sampler = kl.PosteriorSampler(burn_in=5)
     >>> model.fit(x, y, epochs=20, callbacks=[sampler])
     >>> sampler.ensemble().predict_uncertainty(x_test)

@@ -19,7 +19,8 @@ class RMSPropLangevin(LangevinOptimizer):
     and averaged, so that the neglected divergence term is of order γ.
 
     Args:
-        learning_rate: η, a float or a Keras schedule.
+        learning_rate: η, a float, a Keras schedule or `"auto"` (the default, see
+            `kl.LangevinOptimizer`).
         num_data: N, the number of training examples; required.
         epsilon: ε, squared units of the mean loss' gradient.
         correction: Adds the divergence term of Li et al. (their Γ); see
@@ -41,7 +42,7 @@ class RMSPropLangevin(LangevinOptimizer):
 
     def __init__(
         self,
-        learning_rate=1e-4,
+        learning_rate="auto",
         num_data=None,
         epsilon=1e-8,
         correction=False,

@@ -15,7 +15,8 @@ class SGLD(LangevinOptimizer):
     2 / (largest curvature of the mean loss).
 
     Args:
-        learning_rate: η, a float or a Keras schedule; multiplies the gradient of the mean loss.
+        learning_rate: η, a float, a Keras schedule or `"auto"` (the default, see
+            `kl.LangevinOptimizer`); multiplies the gradient of the mean loss.
         num_data: N, the number of training examples; required.
         **kwargs: See `kl.LangevinOptimizer`: `temperature`, `prior`, `seed`, and Keras' own.
 
@@ -31,7 +32,7 @@ class SGLD(LangevinOptimizer):
         ICML 2011, equation 4 (their step is 2η/N).
     """
 
-    def __init__(self, learning_rate=0.01, num_data=None, **kwargs):
+    def __init__(self, learning_rate="auto", num_data=None, **kwargs):
         kwargs.setdefault("name", "sgld")
         super().__init__(learning_rate, num_data, **kwargs)
 

@@ -4,7 +4,7 @@ quasi-diagonal. Notation of Marceau-Caron and Ollivier (2017): M00, M0i, Mii."""
 import keras
 from keras import ops
 
-from keras_langevin.arguments import non_negative_number
+from keras_langevin.arguments import integer, non_negative_number
 from keras_langevin.preconditioners.preconditioner import AveragingPreconditioner
 from keras_langevin.statistics.block import (
     BIAS_SECOND_MOMENT,
@@ -27,10 +27,17 @@ class OuterProduct(AveragingPreconditioner):
         damping: Multiple of the prior's precision that is added; more than 1 shortens steps
             along directions that the data leave free. The target stays as it is.
         epsilon: Added to the diagonal. Units of squared gradients of one example's loss.
+        statistics_stride: Measure every so many examples of a batch, the first among them: an
+            unbiased estimate, as batches are in random order, for less arithmetic.
     """
 
-    def __init__(self, prior_in_metric=True, damping=1.0, epsilon=1e-8, **kwargs):
+    approximates_fisher = True
+
+    def __init__(
+        self, prior_in_metric=True, damping=1.0, epsilon=1e-8, statistics_stride=1, **kwargs
+    ):
         super().__init__(**kwargs)
+        self.statistics_stride = integer("statistics_stride", statistics_stride, at_least=1)
         self.prior_in_metric = bool(prior_in_metric)
         self.damping = non_negative_number("damping", damping)
         self.epsilon = non_negative_number("epsilon", epsilon)
@@ -45,6 +52,7 @@ class OuterProduct(AveragingPreconditioner):
             "prior_in_metric": self.prior_in_metric,
             "damping": self.damping,
             "epsilon": self.epsilon,
+            "statistics_stride": self.statistics_stride,
             **super().get_config(),
         }
 
@@ -57,21 +65,21 @@ class DiagonalOuterProduct(OuterProduct):
 
     def build_state(self, add_variable):
         names, shapes = self.layout.names, self.layout.shapes
-        self.positions, self.sources, self.moments = [], [], []
+        self.positions, self.sources, moments = [], [], []
         for block in self.layout.blocks:
             for position, kind in ((block.kernel, SECOND_MOMENT), (block.bias, BIAS_SECOND_MOMENT)):
                 if position is not None:
                     self.positions.append(position)
                     self.sources.append(block.statistics[kind])
                     name = f"{names[position]}_second_moment"
-                    self.moments.append(add_variable(shapes[position], name))
+                    moments.append(add_variable(shapes[position], name))
+        return moments
 
     def averages(self, gradients, statistics, rate):
-        values = [
+        return [
             (1 - rate) * moment + rate * statistics[source]
-            for moment, source in zip(self.moments, self.sources, strict=True)
+            for moment, source in zip(self.states, self.sources, strict=True)
         ]
-        return self.moments, values
 
     def metric(self, states):
         metric = [None] * len(self.layout.shapes)
@@ -106,14 +114,15 @@ class QuasiDiagonalOuterProduct(OuterProduct):
 
     def build_state(self, add_variable):
         names, shapes = self.layout.names, self.layout.shapes
-        self.states = []
+        states = []
         for block in self.layout.blocks:
             kernel = names[block.kernel]
-            self.states.append(add_variable(shapes[block.kernel], f"{kernel}_schur"))
+            states.append(add_variable(shapes[block.kernel], f"{kernel}_schur"))
             if block.bias is not None:
-                self.states.append(add_variable(shapes[block.kernel], f"{kernel}_mean"))
+                states.append(add_variable(shapes[block.kernel], f"{kernel}_mean"))
                 name = f"{names[block.bias]}_second_moment"
-                self.states.append(add_variable(shapes[block.bias], name))
+                states.append(add_variable(shapes[block.bias], name))
+        return states
 
     def averages(self, gradients, statistics, rate):
         states, values = iter(self.states), []
@@ -125,7 +134,7 @@ class QuasiDiagonalOuterProduct(OuterProduct):
             else:
                 old = (ops.convert_to_tensor(s) for s in (schur, next(states), next(states)))
                 values += _merge(block, *old, *_centre(block, batch), rate)
-        return self.states, values
+        return values
 
     def metric(self, states):
         states, metric = iter(states), []

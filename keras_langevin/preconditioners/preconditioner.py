@@ -55,6 +55,8 @@ class Preconditioner:
     """
 
     statistics = None  # which set of statistics `update` reads
+    statistics_stride = 1  # every how many examples of a batch are measured
+    approximates_fisher = False  # whether C V is about 1, V the covariance of a gradient
 
     def build(self, layout: Layout, add_variable):
         """Makes the state by `add_variable(shape, name)`, which starts at zero."""
@@ -71,6 +73,15 @@ class Preconditioner:
             `(metric, changes)`: what `solve` and `sample` take, and `(variable, value)` pairs.
         """
         return None, []
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether `update` was called already, where it matters."""
+        return True
+
+    def current(self):
+        """The metric that the state holds: what `solve` and `sample` take, outside of a step."""
+        return None
 
     def solve(self, metric, vectors):
         """C v for v, one array for each parameter."""
@@ -123,13 +134,14 @@ class AveragingPreconditioner(Preconditioner):
     def build(self, layout, add_variable):
         super().build(layout, add_variable)
         self.count = add_variable((), "metric_updates")
-        self.build_state(add_variable)
+        self.states = self.build_state(add_variable)
 
     def build_state(self, add_variable):
+        """The variables that are averaged."""
         raise NotImplementedError
 
     def averages(self, gradients, statistics, rate):
-        """`(states, values)`: the variables and what they become at this rate."""
+        """What the states become at this rate."""
         raise NotImplementedError
 
     def metric(self, states):
@@ -138,15 +150,22 @@ class AveragingPreconditioner(Preconditioner):
 
     def update(self, gradients, statistics):
         count = ops.convert_to_tensor(self.count)
-        states, values = self.averages(gradients, statistics, self.rate(count))
+        values = self.averages(gradients, statistics, self.rate(count))
         used = values
         if self.lagged:
             used = [
                 ops.where(count > 0, ops.convert_to_tensor(old), new)
-                for old, new in zip(states, values, strict=True)
+                for old, new in zip(self.states, values, strict=True)
             ]
-        changes = [(self.count, count + 1), *zip(states, values, strict=True)]
+        changes = [(self.count, count + 1), *zip(self.states, values, strict=True)]
         return self.metric(used), changes
+
+    @property
+    def is_filled(self):
+        return bool(ops.convert_to_numpy(self.count) > 0)
+
+    def current(self):
+        return self.metric([ops.convert_to_tensor(s) for s in self.states])
 
     def rate(self, count):
         floor = max(self.statistics_rate_floor, 1e-12)

@@ -44,7 +44,7 @@ class RMSProp(AveragingPreconditioner):
 
     def build_state(self, add_variable):
         layout = self.layout
-        self.squares = [
+        return [
             add_variable(shape, f"{name}_mean_square")
             for shape, name in zip(layout.shapes, layout.names, strict=True)
         ]
@@ -55,8 +55,7 @@ class RMSProp(AveragingPreconditioner):
         first = ops.convert_to_tensor(self.count) == 0
         squares = [ops.square(g) for g in gradients]
         squares = [ops.where(first, ops.mean(s), s) for s in squares]
-        values = [(1 - rate) * v + rate * s for v, s in zip(self.squares, squares, strict=True)]
-        return self.squares, values
+        return [(1 - rate) * v + rate * s for v, s in zip(self.states, squares, strict=True)]
 
     def metric(self, states):
         return [v + self.epsilon for v in states]

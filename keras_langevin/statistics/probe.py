@@ -26,11 +26,12 @@ class Probe:
         variables: For each block, a dict from kind to statistics variable; empty for a block
             that is not trained.
         spatial: `"independent"` or `"exact"`.
+        stride: Measures every `stride`-th example.
     """
 
-    def __init__(self, layer, rule, blocks, variables, spatial):
+    def __init__(self, layer, rule, blocks, variables, spatial, stride):
         self.layer, self.rule, self.blocks = layer, rule, blocks
-        self.variables, self.spatial = variables, spatial
+        self.variables, self.spatial, self.stride = variables, spatial, stride
 
     def install(self):
         self.layer.__dict__.pop("call", None)
@@ -73,6 +74,8 @@ class Probe:
 
     def measure(self, inputs, deltas, values):
         """The statistics of this batch, in the order of the variables."""
+        if self.stride > 1:
+            inputs, deltas = inputs[:: self.stride], deltas[:: self.stride]
         values = iter(values)
         pairs = self.rule.features(self.layer, inputs, deltas)
         results = []

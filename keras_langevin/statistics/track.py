@@ -48,7 +48,9 @@ def track_statistics(model, optimizer, spatial=None):
     quantized are named in a warning; their variables use the Euclidean metric of
     scale 1, as in `kl.SGLD`. See `kl.statistics.register_rule`.
     """
-    wanted = getattr(keras_internals.inner_optimizer(optimizer), "statistics", None)
+    inner = keras_internals.inner_optimizer(optimizer)
+    wanted = getattr(inner, "statistics", None)
+    stride = getattr(inner, "statistics_stride", 1)
     if spatial is not None and spatial not in _SPATIAL:
         raise ValueError(
             f"`spatial` must be one of {_SPATIAL} or None. Received: spatial={spatial!r}"
@@ -62,11 +64,11 @@ def track_statistics(model, optimizer, spatial=None):
     tracking = _tracking(model)
     if spatial is None:
         spatial = tracking.spatial if tracking else "independent"
-    if wanted is None or (tracking and tracking.serves(wanted, spatial)):
+    if wanted is None or (tracking and tracking.serves(wanted, spatial, stride)):
         return model
     if tracking:
         untrack_statistics(model)
-    tracking = Tracking(model, wanted, spatial)
+    tracking = Tracking(model, wanted, spatial, stride)
     tracking.install()
     model.__dict__["keras_langevin_tracking"] = tracking
     keras_internals.rebuild_optimizer(optimizer, model.trainable_variables)
@@ -104,13 +106,14 @@ def _tracking(model):
 class Tracking:
     """The probes of one model and the variables they fill."""
 
-    def __init__(self, model, wanted, spatial):
-        self.model, self.wanted, self.spatial = model, wanted, spatial
+    def __init__(self, model, wanted, spatial, stride):
+        self.model, self.wanted = model, wanted
+        self.spatial, self.stride = spatial, stride
         self.probes, self.variables, self.names = [], [], set()
         self.is_hidden = False
 
-    def serves(self, wanted, spatial):
-        return self.wanted == wanted and self.spatial == spatial
+    def serves(self, wanted, spatial, stride):
+        return (self.wanted, self.spatial, self.stride) == (wanted, spatial, stride)
 
     def install(self):
         layers = keras_internals.flatten_layers(self.model)
@@ -171,7 +174,7 @@ class Tracking:
                 }
             )
         self.variables += [v for block in variables for v in block.values()]
-        self.probes.append(Probe(layer, rule, blocks, variables, self.spatial))
+        self.probes.append(Probe(layer, rule, blocks, variables, self.spatial, self.stride))
 
     def _statistic_variable(self, kind, shape, block):
         # Kernels may share a path, but Keras on torch forgets variables that do.

@@ -1,0 +1,206 @@
+"""`learning_rate="auto"`, the metric's warm-up, the drift clip and the statistics' stride."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_langevin as kl
+
+
+def network(outputs=2):
+    return keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(outputs)]
+    )
+
+
+def data(size=200, seed=0):
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(size, 4)).astype("float32")
+    return x, (x[:, 0] * x[:, 1] + 0.3 * generator.normal(size=size) > 0).astype("int32")
+
+
+def compiled(learning_rate="auto", sampler=kl.QDOPLangevin, **arguments):
+    model = network()
+    arguments = {"num_data": 200, "prior": kl.priors.Normal(1.0), "seed": 1, **arguments}
+    model.compile(
+        optimizer=sampler(learning_rate, **arguments),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+def rate(model):
+    return float(ops.convert_to_numpy(model.optimizer.learning_rate))
+
+
+class Rates(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.values = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.values.append(rate(self.model))
+
+
+SAMPLERS = [kl.SGLD, kl.RMSPropLangevin, kl.DOPLangevin, kl.QDOPLangevin]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.__name__)
+def test_auto_finds_a_stable_rate_and_keeps_it_after_burn_in(sampler):
+    model, rates = compiled(sampler=sampler), Rates()
+    history = model.fit(
+        *data(), 20, 8, verbose=0, callbacks=[kl.PosteriorSampler(burn_in=4), rates]
+    ).history
+    assert len(history["loss"]) == 8  # of this fit, not of the metric's warm-up
+    assert int(ops.convert_to_numpy(model.optimizer.iterations)) == 80
+    assert min(rates.values) > 0
+    # Found before epoch 1 and after epochs 1, 2 and 4, unless no larger one is needed; then it
+    # stays.
+    assert len(set(rates.values[:5])) >= 3 or max(rates.values) == pytest.approx(20 / 80)
+    assert len(set(rates.values[4:])) == 1
+    limit = kl.diagnostics.curvature(model, *data()).stability_limit
+    assert rates.values[-1] < 2 * limit
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_auto_reads_every_kind_of_data():
+    x, y = data()
+
+    def generator():
+        for start in range(0, 100000, 20):
+            rows = np.arange(start, start + 20) % 200
+            yield x[rows], y[rows], np.ones(20, "float32")
+
+    class Sequence(keras.utils.PyDataset):
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, i):
+            return x[20 * i : 20 * i + 20], y[20 * i : 20 * i + 20]
+
+    for source in (generator(), Sequence()):
+        model = compiled()
+        sampler = kl.PosteriorSampler(burn_in=1)
+        steps = None if isinstance(source, Sequence) else 10
+        model.fit(
+            source,
+            steps_per_epoch=steps,
+            epochs=3,
+            shuffle=False,
+            verbose=0,
+            callbacks=[sampler],
+        )
+        assert rate(model) > 0
+        assert len(sampler.samples) == 2
+
+
+def test_auto_needs_a_sampler_or_a_rate():
+    model, (x, y) = compiled(), data()
+    kl.track_statistics(model, model.optimizer)
+    with pytest.raises(ValueError, match="find_learning_rate"):
+        model.fit(x, y, verbose=0)
+    model = compiled()
+    model.optimizer.learning_rate = kl.find_learning_rate(model, x, y, batch_size=20)
+    assert rate(model) > 0
+    model.fit(x, y, batch_size=20, verbose=0)
+    with pytest.raises(ValueError, match='or "auto"'):
+        kl.SGLD("fast", num_data=10)
+
+
+def test_auto_survives_saving(tmp_path):
+    model, (x, y) = compiled(), data()
+    model.fit(x, y, 20, 2, verbose=0, callbacks=[kl.PosteriorSampler(burn_in=1)])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.get_config()["learning_rate"] == "auto"
+    assert loaded.optimizer.drift_clip == 3.0
+    kl.track_statistics(loaded, loaded.optimizer)
+    assert rate(loaded) == rate(model)
+    loaded.fit(x, y, batch_size=20, verbose=0)  # goes on at the rate that was saved
+
+
+def test_a_resumed_chain_keeps_its_rate(tmp_path):
+    def run(epochs):
+        sampler = kl.PosteriorSampler(burn_in=1, directory=tmp_path / "run", resume=True)
+        keras.utils.clear_session()
+        model, rates = compiled(), Rates()
+        start = sampler.epochs_seen
+        model.fit(*data(), 20, epochs, initial_epoch=start, verbose=0, callbacks=[sampler, rates])
+        return rates.values
+
+    first = run(3)
+    second = run(5)
+    assert second == [first[-1]] * 2
+
+
+def test_a_long_run_gets_a_smaller_rate():
+    found = []
+    for epochs in (2, 400):
+        keras.utils.set_random_seed(0)
+        model, rates = compiled(), Rates()
+        stop = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs, model=model: setattr(model, "stop_training", True)
+        )
+        callbacks = [kl.PosteriorSampler(burn_in=1), rates, stop]
+        model.fit(*data(), 20, epochs, verbose=0, callbacks=callbacks)
+        found.append(rates.values[0])
+    assert found[1] == pytest.approx(20 / (400 * 10))
+    assert found[1] < found[0]
+
+
+@pytest.mark.parametrize("schedule", [False, True])
+def test_warm_up_fills_the_metric_and_moves_nothing(schedule):
+    decay = keras.optimizers.schedules.ExponentialDecay(1e-2, 10, 0.9)
+    model, (x, y) = compiled(decay if schedule else 1e-2), data()
+    before = model.get_weights()
+    assert kl.warm_up_metric(model, x, y, batch_size=20, num_batches=5) is model
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    preconditioner = model.optimizer.preconditioner
+    assert float(ops.convert_to_numpy(preconditioner.count)) == 5
+    assert int(ops.convert_to_numpy(model.optimizer.iterations)) == 0
+    model.fit(x, y, batch_size=20, verbose=0)
+    assert float(ops.convert_to_numpy(preconditioner.count)) == 15
+    assert any(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_a_stride_of_one_batch_measures_the_examples_it_should():
+    """The metric of every fourth example is the metric of a batch of those alone."""
+    x, y = data(40)
+    metrics = []
+    for rows, stride in ((slice(None, None, 4), 1), (slice(None), 4)):
+        keras.utils.set_random_seed(3)
+        model = compiled(1e-2, statistics_stride=stride)
+        kl.track_statistics(model, model.optimizer)
+        model.optimizer.learning_rate = 0.0
+        model.fit(x[rows], y[rows], batch_size=len(x[rows]), shuffle=False, verbose=0)
+        metrics.append([ops.convert_to_numpy(s) for s in model.optimizer.preconditioner.states])
+    for alone, strided in zip(*metrics, strict=True):
+        np.testing.assert_allclose(strided, alone, rtol=2e-5, atol=1e-8)
+
+
+def test_the_drift_clip_shortens_what_is_too_long_and_counts_it():
+    """Inputs a thousand times larger in one batch of ten."""
+    x, y = data()
+    x[100:120] *= 1000
+    paths = {}
+    for clip in (None, 2.0, 1e12):
+        keras.utils.set_random_seed(0)
+        model = compiled(1e-3, kl.SGLD, drift_clip=clip, temperature=0.0)
+        history = model.fit(x, y, 20, 3, verbose=0, shuffle=False).history
+        paths[clip] = (model.get_weights(), model.optimizer.sampler_logs(), history)
+    assert "drift_clipped" not in paths[None][1]
+    assert paths[1e12][1]["drift_clipped"] == 0
+    for plain, unclipped in zip(paths[None][0], paths[1e12][0], strict=True):
+        np.testing.assert_allclose(plain, unclipped, rtol=1e-5, atol=1e-6)
+    assert 3 / 30 <= paths[2.0][1]["drift_clipped"] <= 0.5  # one batch of ten, three times
+    assert np.isfinite(paths[2.0][2]["loss"][-1])
+
+
+def test_the_clip_in_use():
+    assert kl.QDOPLangevin("auto", num_data=10).drift_clip == 3.0
+    assert kl.QDOPLangevin(1e-3, num_data=10).drift_clip is None
+    assert kl.QDOPLangevin("auto", num_data=10, drift_clip=float("inf")).drift_clip is None
+    with pytest.raises(ValueError, match="Received: drift_clip="):
+        kl.SGLD(1e-3, num_data=10, drift_clip=0.5)

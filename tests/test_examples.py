@@ -1,0 +1,49 @@
+"""The studies in `examples/` run from end to end, at a size that takes seconds.
+
+On JAX alone, which starts quickest; the examples are the same on every backend.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(keras.backend.backend() != "jax", reason="run on JAX alone"),
+]
+
+
+def run(script, *arguments):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / script, *map(str, arguments)],
+        env=os.environ | {"KERAS_BACKEND": "jax", "MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_a_default_sampler_does_not_diverge_on_small_data(tmp_path):
+    results = tmp_path / "results.jsonl"
+    printed = run("ten_problems.py", "--problems", "breast_cancer", "--results", results)
+    assert "| breast_cancer | 1 |" in printed
+    assert len(results.read_text().splitlines()) == 3
+    assert run("ten_problems.py", "--results", results, "--report")  # nothing is run again
+
+
+def test_the_study_tunes_tests_and_reports(tmp_path):
+    common = ["--results", tmp_path / "study.csv", "--only", "adam,qdop-cold,qdop-t0"]
+    script = "mnist_natural_langevin.py"
+    run(script, "tune", "--trials", 1, "--tune-epochs", 6, *common)
+    assert "qdop-t0" in run(script, "final", "--seeds", 1, "--epochs", 6, *common)
+    page = tmp_path / "page.md"
+    run(script, "report", "--page", page, "--results", tmp_path / "study.csv")
+    assert "| QDOP, cold | ensemble |" in page.read_text()
+    assert (tmp_path / "page_nll.png").exists()
