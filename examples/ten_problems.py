@@ -35,12 +35,12 @@ SAMPLERS = {
     "RMSProp": kl.RMSPropLangevin,
     "SGLD": kl.SGLD,
 }
-PRIORS = {
+VARIANTS = {
     "default": {},
-    "FanInNormal(5)": {"prior": kl.priors.FanInNormal(5.0)},
     "Normal(1)": {"prior": kl.priors.Normal(1.0)},
     "FanInNormal(2)": {"prior": kl.priors.FanInNormal(2.0)},
     "FanInNormal(20)": {"prior": kl.priors.FanInNormal(20.0)},
+    "no clip": {"drift_clip": float("inf")},
 }
 
 
@@ -51,8 +51,8 @@ def main():
         for seed in range(options.seeds):
             run(name, seed, options, results)
     print(report(results.rows))
-    if any(row.get("diverged") for row in results.rows):
-        raise SystemExit("A chain diverged.")
+    if any(row.get("diverged") for row in results.rows if row["method"] == "QDOP"):
+        raise SystemExit("A chain with default settings diverged.")
 
 
 def arguments():
@@ -60,7 +60,7 @@ def arguments():
     parser.add_argument("--data-dir", help="folder with the ten data sets, see README.md")
     parser.add_argument("--problems", help="comma-separated names; by default all there are")
     parser.add_argument("--sampler", choices=SAMPLERS, default="QDOP")
-    parser.add_argument("--prior", choices=PRIORS, default="default")
+    parser.add_argument("--variant", choices=VARIANTS, default="default", help="of the arguments")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path("demo_output/ten_problems.jsonl"))
     parser.add_argument("--report", action="store_true", help="train nothing")
@@ -98,13 +98,15 @@ def run(name, seed, options, results):
     adam = results.find(method="Adam", **key)
     if adam is None:
         adam = results.add(method="Adam", **key, **adam_point(problem, seed))
-    method = options.sampler if options.prior == "default" else f"{options.sampler} {options.prior}"
+    method = options.sampler
+    if options.variant != "default":
+        method += f", {options.variant}"
     sampled = results.find(method=method, **key)
     if sampled is None:
         sampled = results.add(
             method=method,
             **key,
-            **posterior(problem, SAMPLERS[options.sampler], PRIORS[options.prior], seed),
+            **posterior(problem, SAMPLERS[options.sampler], VARIANTS[options.variant], seed),
         )
     if results.find(method="deep ensemble", **key) is None:
         results.add(
@@ -168,7 +170,7 @@ def posterior(problem, sampler_class, arguments, seed):
         "epochs": problem.epochs,
         "members": len(sampler.samples),
         "learning_rate": logs["learning_rate"][-1],
-        "drift_clipped": logs["drift_clipped"][-1],
+        "drift_clipped": logs.get("drift_clipped", [0.0])[-1],
         "seconds": seconds,
     }
 

@@ -60,4 +60,5 @@ class AutomaticLearningRate:
     def _set(self, batches):
         self.probe = self.probe or CurvatureProbe(self.model)
         found = measure(self.probe, of_one_size(batches)[:CURVATURE_BATCHES])
+        self.optimizer.gradient_noise = found.gradient_noise
         self.optimizer.learning_rate = min(found.recommended, self.affordable)

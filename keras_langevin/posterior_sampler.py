@@ -43,7 +43,7 @@ class PosteriorSampler(keras.callbacks.Callback):
     from the training data, and again after epochs 1, 2, 4, 8 ... of burn-in.
 
     At the end of each epoch it adds `num_samples`, `learning_rate`, `temperature`,
-    `minibatch_noise` (minibatch over injected noise, for outer-product metrics; it warns above 1)
+    `minibatch_noise` (minibatch over injected noise, where it is known; it warns above 1)
     and the optimizer's own quantities to the logs. Put it before `CSVLogger` and other callbacks
     that should see them; the progress bar and `History` always do.
 

@@ -51,6 +51,7 @@ def main():
             largest_stable(metric_inverse, problem),
             num_data=300,
             prior=PRIOR,
+            statistics_stride=1,
             statistics_rate=0.05,
             statistics_rate_floor=0.05,
             seed=1,

@@ -49,6 +49,7 @@ SAMPLERS = [kl.SGLD, kl.RMSPropLangevin, kl.DOPLangevin, kl.QDOPLangevin]
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.__name__)
 def test_auto_finds_a_stable_rate_and_keeps_it_after_burn_in(sampler):
     model, rates = compiled(sampler=sampler), Rates()
+    limit = kl.diagnostics.step_size(model, *data(), batch_size=20).stability_limit
     history = model.fit(
         *data(), 20, 8, verbose=0, callbacks=[kl.PosteriorSampler(burn_in=4), rates]
     ).history
@@ -59,9 +60,9 @@ def test_auto_finds_a_stable_rate_and_keeps_it_after_burn_in(sampler):
     # stays.
     assert len(set(rates.values[:5])) >= 3 or max(rates.values) == pytest.approx(20 / 80)
     assert len(set(rates.values[4:])) == 1
-    limit = kl.diagnostics.curvature(model, *data()).stability_limit
-    assert rates.values[-1] < 2 * limit
+    assert rates.values[0] < 1.2 * limit  # found on other minibatches
     assert history["loss"][-1] < history["loss"][0]
+    assert 0 < history["minibatch_noise"][-1] <= 0.5
 
 
 def test_auto_reads_every_kind_of_data():
@@ -165,13 +166,15 @@ def test_warm_up_fills_the_metric_and_moves_nothing(schedule):
     assert any(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
-def test_a_stride_of_one_batch_measures_the_examples_it_should():
-    """The metric of every fourth example is the metric of a batch of those alone."""
-    x, y = data(40)
+@pytest.mark.parametrize(("size", "stride", "step"), [(40, 4, 4), (250, None, 2), (40, None, 1)])
+def test_a_stride_measures_the_examples_it_should(size, stride, step):
+    """The metric of every fourth example is the metric of a batch of those alone; without a
+    stride at least 100 examples are measured."""
+    x, y = data(size)
     metrics = []
-    for rows, stride in ((slice(None, None, 4), 1), (slice(None), 4)):
+    for rows, every in ((slice(None, None, step), 1), (slice(None), stride)):
         keras.utils.set_random_seed(3)
-        model = compiled(1e-2, statistics_stride=stride)
+        model = compiled(1e-2, statistics_stride=every)
         kl.track_statistics(model, model.optimizer)
         model.optimizer.learning_rate = 0.0
         model.fit(x[rows], y[rows], batch_size=len(x[rows]), shuffle=False, verbose=0)

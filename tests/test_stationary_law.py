@@ -20,7 +20,7 @@ from keras_langevin.preconditioners import QuasiDiagonalOuterProduct
 PROBLEM = Regression()
 PRIOR = kl.priors.Normal(1.0)  # of every `Regression` here
 QDOP, DOP = PROBLEM.quasi_diagonal_inverse(), PROBLEM.diagonal_inverse()
-FROZEN = {"freeze_after": 1, "epsilon": 0.0}
+FROZEN = {"freeze_after": 1, "epsilon": 0.0, "statistics_stride": 1}
 
 FIXED = [
     (kl.SGLD, np.eye(3), {}),
@@ -84,6 +84,7 @@ def test_covariance_with_an_adapting_metric(sampler, inverse):
         learning_rate,
         num_data=300,
         prior=PRIOR,
+        statistics_stride=1,
         statistics_rate=0.05,
         statistics_rate_floor=0.05,
         seed=1,

@@ -81,6 +81,9 @@ class LangevinOptimizer(JointOptimizer):
         self.temperature = non_negative_number("temperature", temperature)
         self.prior = priors.get(prior)
         self.preconditioner = Euclidean() if preconditioner is None else preconditioner
+        # v = tr(C V)/d, V the covariance of one example's gradient; "auto" measures it.
+        is_known = self.preconditioner.approximates_fisher and self.has_learning_rate
+        self.gradient_noise = 1.0 if is_known else None
         self.batch_size = batch_size
         if batch_size is not None:
             self.batch_size = integer("batch_size", batch_size, at_least=1)
@@ -243,12 +246,13 @@ class LangevinOptimizer(JointOptimizer):
     # ---------------------------------------------------------------------------- the rest
 
     def minibatch_noise(self, batch_size):
-        """ηN/(2BT): the noise of minibatches of size B over the injected noise, in units of an
-        outer-product metric. None for other metrics, which have other units, and at T = 0."""
-        if not self.preconditioner.approximates_fisher or self.temperature == 0:
+        """ηNv/(2BT): the noise of minibatches of size B over the injected noise, averaged over
+        the weights. None where v is not known, and at T = 0."""
+        if self.gradient_noise is None or self.temperature == 0:
             return None
         learning_rate = float(ops.convert_to_numpy(self.learning_rate))
-        return learning_rate * self.num_data / (2.0 * batch_size * self.temperature)
+        ratio = learning_rate * self.num_data / (2.0 * batch_size * self.temperature)
+        return ratio * self.gradient_noise
 
     def sampler_logs(self):
         """Sampler quantities for the logs of `fit`, by name."""

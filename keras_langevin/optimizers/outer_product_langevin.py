@@ -21,7 +21,7 @@ class OuterProductLangevin(LangevinOptimizer):
         prior_in_metric=True,
         damping=1.0,
         epsilon=1e-8,
-        statistics_stride=1,
+        statistics_stride=None,
         statistics_rate=0.5,
         statistics_rate_floor=0.01,
         lagged=True,
@@ -66,7 +66,8 @@ class DOPLangevin(OuterProductLangevin):
         num_data: N, the number of training examples; required.
         prior_in_metric, damping, epsilon: What is added to M; see
             `kl.preconditioners.DiagonalOuterProduct`. `prior_in_metric=False` is the paper.
-        statistics_stride: Measure every so many examples of a batch; 1 measures all.
+        statistics_stride: Measure every so many examples of a batch; 1 measures all, `None` (the
+            default) at least 100.
         statistics_rate, statistics_rate_floor, lagged, freeze_after: How the metric averages
             over steps; see `kl.preconditioners.AveragingPreconditioner`. `lagged=False` is the
             paper.

@@ -15,6 +15,8 @@ from keras_langevin import keras_internals
 from keras_langevin.statistics.block import SHIFT
 from keras_langevin.statistics.measure import measure
 
+LEAST_EXAMPLES = 100  # measured of a batch, where it has them, when no stride is given
+
 
 class Probe:
     """Stands as `layer.call` on a tracked layer.
@@ -26,7 +28,7 @@ class Probe:
         variables: For each block, a dict from kind to statistics variable; empty for a block
             that is not trained.
         spatial: `"independent"` or `"exact"`.
-        stride: Measures every `stride`-th example.
+        stride: Measures every `stride`-th example; None: as few as leave 100.
     """
 
     def __init__(self, layer, rule, blocks, variables, spatial, stride):
@@ -74,8 +76,9 @@ class Probe:
 
     def measure(self, inputs, deltas, values):
         """The statistics of this batch, in the order of the variables."""
-        if self.stride > 1:
-            inputs, deltas = inputs[:: self.stride], deltas[:: self.stride]
+        stride = _stride(deltas) if self.stride is None else self.stride
+        if not isinstance(stride, int) or stride > 1:
+            inputs, deltas = inputs[::stride], deltas[::stride]
         values = iter(values)
         pairs = self.rule.features(self.layer, inputs, deltas)
         results = []
@@ -90,3 +93,10 @@ class Probe:
             )
             results += [measured[kind] for kind in variables]
         return results
+
+
+def _stride(deltas):
+    examples = ops.shape(deltas)[0]
+    if isinstance(examples, int):
+        return max(examples // LEAST_EXAMPLES, 1)
+    return ops.maximum(examples // LEAST_EXAMPLES, 1)  # TensorFlow's unknown batch size
