@@ -64,7 +64,7 @@ PLANS = {
             Method("SGLD", kl.SGLD, 0.4, temperature=0.03),
             Method("RMSPropLangevin", kl.RMSPropLangevin, 1e-3, temperature=0.03),
             Method("DOPLangevin", kl.DOPLangevin, 1e-3, temperature=0.03),
-            Method("QDOPLangevin", kl.QDOPLangevin, 3e-3, temperature=0.03),
+            Method("QDOPLangevin", kl.QDOPLangevin, 2.5e-3, temperature=0.03),
         ),
     ),
     "mnist": Plan(

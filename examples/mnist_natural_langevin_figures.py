@@ -203,7 +203,7 @@ def plain_numbers(axis):
 
 def metrics_compared(why):
     """Three panels, one bar a metric."""
-    names = [METHODS[name].label.split(",")[0] for name in why]
+    names = [METHODS[name].label.split(",")[0].removesuffix(" Langevin") for name in why]
     panels = {
         "largest eigenvalue of C H": [entry["trained"]["largest"] for entry in why.values()],
         "condition number of C H": [
@@ -217,7 +217,7 @@ def metrics_compared(why):
     colours = [LOOKS[name.removesuffix("-t1")][0] for name in why]
     for axis, (title, values) in zip(axes, panels.items(), strict=True):
         bars = axis.bar(names, values, color=colours, width=0.6)
-        axis.bar_label(bars, [f"{value:.3g}" for value in values], fontsize=9, padding=2)
+        axis.bar_label(bars, [f"{float(f'{v:.3g}'):,.6g}" for v in values], fontsize=9, padding=2)
         axis.set_title(title)
         axis.tick_params(axis="x", labelsize=8)
         if max(values) > 20 * min(values):

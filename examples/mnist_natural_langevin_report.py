@@ -28,6 +28,7 @@ def write_page(path, results):
     figures = draw_all(path, final, results.curves(), why)
     sections = [
         introduction(rows),
+        *findings(path),
         "## Results\n\n" + final_table(final),
         FINAL_NOTES,
         *(f"![{caption}]({name})" for name, caption in figures.items()),
@@ -43,6 +44,12 @@ def write_page(path, results):
     print(f"Page {path}")
     for name in figures:
         print(f"Figure {path.with_name(name)}")
+
+
+def findings(path):
+    """What a person wrote about these results, in a file beside the page."""
+    written = path.with_name(f"{path.stem}_findings.txt")
+    return [written.read_text(encoding="utf-8").strip()] if written.exists() else []
 
 
 def by_method(rows):
@@ -91,7 +98,8 @@ COST_NOTES = (
     "training, with warm start and compilation (by how much first epochs are longer than others), "
     "without evaluation. Clipped: share of steps whose "
     "drift was shortened. Member NLL: of a single network of the ensemble, on average. The times "
-    "are of one machine and mean little if it did other work as well."
+    "are of one machine that did other work as well: those of the section below, taken in one "
+    "sequence, compare better."
 )
 WHY_NOTES = (
     "One chain of each sampler with its settings at T = 1. λ: the largest eigenvalue of C H on "
@@ -140,7 +148,7 @@ def mean_cell(values, digits):
     if None in values:
         return ""
     mean = f"{np.mean(values):.{digits}f}"
-    if len(values) == 1:
+    if len(values) == 1 or not np.isfinite(values).all():
         return mean
     return f"{mean} ± {np.std(values, ddof=1) / len(values) ** 0.5:.{digits}f}"
 
@@ -184,8 +192,12 @@ def why_table(why):
         cells += [found["settings"]["learning_rate"] * largest / 2, found["effective_samples"]]
         cells += [found["effective_samples_per_second"], found["r_hat"]]
         cells += [1000 * found["seconds_per_step"]]
-        lines.append([METHODS[name].label, *(f"{cell:.3g}" for cell in cells)])
+        lines.append([METHODS[name].label, *map(three_digits, cells)])
     return table(head, lines, num_words=1)
+
+
+def three_digits(number):
+    return f"{float(f'{number:.3g}'):,.10g}"
 
 
 def tuning_table(tuned, final):

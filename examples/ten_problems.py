@@ -214,11 +214,12 @@ def summary(rows, sampler):
     runs = [row for row in rows if row["method"] == sampler]
     text = f"- {sampler}: {sum(row['diverged'] for row in runs)} of {len(runs)} runs diverged"
     for rival in ("Adam", "deep ensemble"):
-        gaps = [
-            np.subtract(column(mine, "nll", sampler), column(mine, "nll", rival))
-            for mine in by_problem(rows)
+        gaps = [paired_gaps(mine, sampler, rival) for mine in by_problem(rows)]
+        gaps = [g for g in gaps if len(g)]
+        errors = [
+            g.std(ddof=1) / len(g) ** 0.5 if len(g) > 1 and np.isfinite(g).all() else 0.0
+            for g in gaps
         ]
-        errors = [g.std(ddof=1) / len(g) ** 0.5 if len(g) > 1 else 0.0 for g in gaps]
         lower = sum(g.mean() < 0 for g in gaps)
         equal = sum(0 <= g.mean() <= e for g, e in zip(gaps, errors, strict=True))
         text += f"; NLL below that of {rival} in {lower} of {len(gaps)}"
@@ -229,6 +230,13 @@ def summary(rows, sampler):
 def by_problem(rows):
     for problem in dict.fromkeys(row["problem"] for row in rows):
         yield [row for row in rows if row["problem"] == problem]
+
+
+def paired_gaps(rows, sampler, rival):
+    """NLL of the sampler above that of the rival, seed by seed; infinite where it diverged."""
+    theirs = {row["seed"]: row["nll"] for row in rows if row["method"] == rival}
+    mine = [row for row in rows if row["method"] == sampler and row["seed"] in theirs]
+    return np.array([np.inf if r["diverged"] else r["nll"] - theirs[r["seed"]] for r in mine])
 
 
 def column(rows, key, method):

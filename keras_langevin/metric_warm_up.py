@@ -44,7 +44,8 @@ def fill_metric(model, batches, again=False):
     track_statistics(model, model.optimizer)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    if optimizer.preconditioner.is_filled and not again:
+    preconditioner = optimizer.preconditioner
+    if not preconditioner.learns or (preconditioner.is_filled and not again):
         return
     x, y, sample_weight = map(_joined, zip(*batches, strict=True))
     history = getattr(model, "history", None)  # `fit` may be running: it returns this one

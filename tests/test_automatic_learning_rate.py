@@ -109,6 +109,13 @@ def test_auto_needs_a_sampler_or_a_rate():
         kl.SGLD("fast", num_data=10)
 
 
+def test_bad_data_are_named_before_the_first_step():
+    x, y = data()
+    x[7] = np.nan
+    with pytest.raises(FloatingPointError, match="curvature of the loss must be finite"):
+        compiled().fit(x, y, 20, 2, verbose=0, callbacks=[kl.PosteriorSampler(burn_in=1)])
+
+
 def test_auto_survives_saving(tmp_path):
     model, (x, y) = compiled(), data()
     model.fit(x, y, 20, 2, verbose=0, callbacks=[kl.PosteriorSampler(burn_in=1)])

@@ -232,7 +232,12 @@ def test_inputs_far_from_zero_do_not_cancel():
     rng = np.random.default_rng(0)
     x, y = rng.normal(1000.0, 1.0, size=(256, 1)), rng.normal(size=(256, 1))
     optimizer = kl.QDOPLangevin(
-        0.0, num_data=256, epsilon=0.0, prior_in_metric=False, statistics_rate_floor=0.5
+        0.0,
+        num_data=256,
+        epsilon=0.0,
+        prior_in_metric=False,
+        statistics_stride=1,
+        statistics_rate_floor=0.5,
     )
     model = one_layer(optimizer, "mse", inputs=1, units=1)
     model.layers[-1].kernel.assign([[0.0]])

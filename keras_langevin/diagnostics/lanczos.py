@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -43,7 +44,12 @@ class Curvature:
     @property
     def stability_limit(self) -> float:
         """2 / largest: with a larger learning rate the steps grow without bound."""
-        return 2.0 / self.largest
+        return stability_limit(self.largest)
+
+
+def stability_limit(largest: float) -> float:
+    """2 / largest; infinite where no direction curves upward."""
+    return 2.0 / largest if largest > 0 else math.inf
 
 
 def curvature(model, x, y, sample_weight=None, num_steps=30, seed=0) -> Curvature:
@@ -62,6 +68,7 @@ def curvature(model, x, y, sample_weight=None, num_steps=30, seed=0) -> Curvatur
 
     Raises:
         ValueError: If the model has another optimizer, or its metric is empty.
+        FloatingPointError: If the curvature is NaN or infinite.
 
     Example:
 
@@ -108,7 +115,7 @@ class CurvatureProbe:
         before, beta, diagonal, off_diagonal, largest = None, 0.0, [], [], 0.0
         for _ in range(min(num_steps, sum(int(np.prod(w.shape)) for w in weights[0]))):
             curved = self.product(*weights, vector, data)
-            diagonal.append(_inner(curved, vector))
+            diagonal.append(_finite(_inner(curved, vector)))
             values = _ritz_values(diagonal, off_diagonal)
             if abs(values[-1] - largest) <= tolerance * values[-1]:
                 break
@@ -173,6 +180,15 @@ class CurvatureProbe:
             return ops.cast(value, "float32")
 
         return outputs, loss
+
+
+def _finite(curvature):
+    if not math.isfinite(curvature):
+        raise FloatingPointError(
+            "The curvature of the loss must be finite. Received: NaN or infinity at the present "
+            "weights. Look for NaN or infinity in the data, and for weights that have diverged."
+        )
+    return curvature
 
 
 def _float32(arrays):

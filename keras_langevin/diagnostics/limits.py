@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 from keras import ops
 
-from keras_langevin.diagnostics.lanczos import CurvatureProbe
+from keras_langevin.diagnostics.lanczos import CurvatureProbe, stability_limit
 from keras_langevin.keras_internals import sampling_optimizer
 from keras_langevin.metric_warm_up import METRIC_BATCHES, fill_metric, num_examples, split
 
@@ -43,7 +43,7 @@ class StepSize:
     def stability_limit(self) -> float:
         """2/λ. A step with a smaller η is a contraction on such a minibatch; with a larger one,
         steps along the stiffest direction grow."""
-        return 2.0 / self.largest_eigenvalue
+        return stability_limit(self.largest_eigenvalue)
 
     @property
     def noise_limit(self) -> float:
@@ -94,6 +94,7 @@ def step_size(model, x, y, batch_size=32, sample_weight=None) -> StepSize:
 
     Raises:
         ValueError: If the optimizer is another, or there are no data.
+        FloatingPointError: If the curvature is NaN or infinite.
 
     Example:
 

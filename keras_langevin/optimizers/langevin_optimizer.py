@@ -124,24 +124,23 @@ class LangevinOptimizer(JointOptimizer):
             blocks=tuple(_blocks(variables, positions)),
         )
         self.preconditioner.build(layout, self._add_state)
-        self.pace = self._add_state((), "pace", initializer="ones")
         if self.drift_clip is not None:
             self.drift_average = self._add_state((), "drift_average")
             self.drift_clips = self._add_state((), "drift_clips")
 
-    def _add_state(self, shape, name, initializer="zeros"):
-        return self.add_variable(shape=shape, initializer=initializer, dtype="float32", name=name)
+    def _add_state(self, shape, name):
+        return self.add_variable(shape=shape, initializer="zeros", dtype="float32", name=name)
 
     @contextlib.contextmanager
     def at_rest(self):
         """Inside, training fills the metric: no weight moves and no iteration counts."""
         has_learning_rate, self.has_learning_rate = self.has_learning_rate, True
         iterations = ops.convert_to_numpy(self.iterations)
-        self.pace.assign(0.0)
+        self.preconditioner.resting.assign(1.0)
         try:
             yield
         finally:
-            self.pace.assign(1.0)
+            self.preconditioner.resting.assign(0.0)
             self.iterations.assign(iterations)
             self.has_learning_rate = has_learning_rate
 
@@ -150,7 +149,7 @@ class LangevinOptimizer(JointOptimizer):
     def step(self, parameters, gradients, learning_rate):
         self._check_learning_rate()
         statistics = self.read_statistics()
-        learning_rate = ops.cast(learning_rate, "float32") * self.pace
+        learning_rate = ops.cast(learning_rate, "float32") * (1.0 - self.preconditioner.resting)
         values, gradients, present = self._complete(parameters, gradients)
         metric, changes = self.preconditioner.update(gradients, statistics)
         slopes = self.add_prior(values, gradients)

@@ -56,6 +56,7 @@ class Preconditioner:
 
     statistics = None  # which set of statistics `update` reads
     statistics_stride = 1  # every how many examples of a batch are measured
+    resting = 0.0  # 1 while minibatches fill the metric and no weight moves
     approximates_fisher = False  # whether C V is about 1, V the covariance of a gradient
 
     def build(self, layout: Layout, add_variable):
@@ -74,9 +75,11 @@ class Preconditioner:
         """
         return None, []
 
+    learns = False  # whether `update` changes the metric
+
     @property
     def is_filled(self) -> bool:
-        """Whether `update` was called already, where it matters."""
+        """Whether the metric is one: at once, or after the first `update`."""
         return True
 
     def current(self):
@@ -119,6 +122,8 @@ class AveragingPreconditioner(Preconditioner):
             has no adaptation bias; hold it when burn-in ends.
     """
 
+    learns = True
+
     def __init__(
         self, statistics_rate=0.5, statistics_rate_floor=0.01, lagged=True, freeze_after=None
     ):
@@ -134,6 +139,7 @@ class AveragingPreconditioner(Preconditioner):
     def build(self, layout, add_variable):
         super().build(layout, add_variable)
         self.count = add_variable((), "metric_updates")
+        self.resting = add_variable((), "resting")
         self.states = self.build_state(add_variable)
 
     def build_state(self, add_variable):

@@ -76,9 +76,7 @@ class Probe:
 
     def measure(self, inputs, deltas, values):
         """The statistics of this batch, in the order of the variables."""
-        stride = _stride(deltas) if self.stride is None else self.stride
-        if not isinstance(stride, int) or stride > 1:
-            inputs, deltas = inputs[::stride], deltas[::stride]
+        inputs, deltas = self._thinned(inputs, deltas)
         values = iter(values)
         pairs = self.rule.features(self.layer, inputs, deltas)
         results = []
@@ -94,9 +92,12 @@ class Probe:
             results += [measured[kind] for kind in variables]
         return results
 
-
-def _stride(deltas):
-    examples = ops.shape(deltas)[0]
-    if isinstance(examples, int):
-        return max(examples // LEAST_EXAMPLES, 1)
-    return ops.maximum(examples // LEAST_EXAMPLES, 1)  # TensorFlow's unknown batch size
+    def _thinned(self, inputs, deltas):
+        examples, stride = ops.shape(deltas)[0], self.stride
+        if isinstance(examples, int):
+            stride = stride or max(examples // LEAST_EXAMPLES, 1)
+            return inputs[::stride], deltas[::stride]
+        # TensorFlow's batch size, unknown before the step runs; slices would lose their rank.
+        stride = stride or ops.maximum(examples // LEAST_EXAMPLES, 1)
+        rows = ops.arange(0, examples, stride)
+        return ops.take(inputs, rows, axis=0), ops.take(deltas, rows, axis=0)
