@@ -33,7 +33,7 @@ def run(script, *arguments):
 def test_a_default_sampler_does_not_diverge_on_small_data(tmp_path):
     results = tmp_path / "results.jsonl"
     printed = run("ten_problems.py", "--problems", "breast_cancer", "--results", results)
-    assert "| breast_cancer | 1 |" in printed
+    assert "QDOP: 0 of 1 runs diverged" in printed
     assert len(results.read_text().splitlines()) == 3
     assert run("ten_problems.py", "--results", results, "--report")  # nothing is run again
 
@@ -45,5 +45,6 @@ def test_the_study_tunes_tests_and_reports(tmp_path):
     assert "qdop-t0" in run(script, "final", "--seeds", 1, "--epochs", 6, *common)
     page = tmp_path / "page.md"
     run(script, "report", "--page", page, "--results", tmp_path / "study.csv")
-    assert "| QDOP, cold | ensemble |" in page.read_text()
+    assert "| QDOP, cold | point |" in page.read_text()
+    assert "|  | ensemble |" in page.read_text()
     assert (tmp_path / "page_nll.png").exists()
