@@ -46,7 +46,8 @@ class Plan:
 # digits: lowest held-out negative log-likelihood in the three-fold cross-validation of
 # `digits_tuning.py`, seed 0. Not the whole grid there: DOP and QDOP were run at five to nine of
 # its twelve points (1e-2 only for DOP at temperature 1, where it diverged). RMSProp has 1e-3, not
-# the 2e-3 that was better by less than 1 %, because 2e-3 diverged at another temperature. The
+# the 2e-3 that was better by less than 1 %, because 2e-3 diverged at another temperature. QDOP has
+# 2.5e-3, not 3e-3, at which minibatches bring more noise than the temperature asks for. The
 # baselines' rates and epochs are of curves over 150 epochs, the prior of four widths on one fold.
 # Every sampler did best at the lowest temperature tried, 0.03: a "cold" posterior, narrower than
 # that of Bayes' rule (temperature 1), which predicted worse with all of them.

@@ -51,18 +51,18 @@ def test_auto_finds_a_stable_rate_and_keeps_it_after_burn_in(sampler):
     model, rates = compiled(sampler=sampler), Rates()
     limit = kl.diagnostics.step_size(model, *data(), batch_size=20).stability_limit
     history = model.fit(
-        *data(), 20, 8, verbose=0, callbacks=[kl.PosteriorSampler(burn_in=4), rates]
+        *data(), 20, 20, verbose=0, callbacks=[kl.PosteriorSampler(burn_in=8), rates]
     ).history
-    assert len(history["loss"]) == 8  # of this fit, not of the metric's warm-up
-    assert int(ops.convert_to_numpy(model.optimizer.iterations)) == 80
+    assert len(history["loss"]) == 20  # of this fit, not of the metric's warm-up
+    assert int(ops.convert_to_numpy(model.optimizer.iterations)) == 200
     assert min(rates.values) > 0
-    # Found before epoch 1 and after epochs 1, 2 and 4, unless no larger one is needed; then it
-    # stays.
-    assert len(set(rates.values[:5])) >= 3 or max(rates.values) == pytest.approx(20 / 80)
-    assert len(set(rates.values[4:])) == 1
+    # Found before epoch 1 and after epochs 1, 2, 4 and 8, unless no larger one is needed; then
+    # it stays.
+    assert len(set(rates.values[:9])) >= 3 or max(rates.values) == pytest.approx(20 / 200)
+    assert len(set(rates.values[8:])) == 1
     assert rates.values[0] < 1.2 * limit  # found on other minibatches
     assert history["loss"][-1] < history["loss"][0]
-    assert 0 < history["minibatch_noise"][-1] <= 0.5
+    assert 0 < history["minibatch_noise"][-1] <= 0.5 * (1 + 1e-6)  # rounded to float32
 
 
 def test_auto_reads_every_kind_of_data():

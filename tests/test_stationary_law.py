@@ -48,7 +48,8 @@ def deviation(optimizer, metric_inverse, temperature=1.0, batch_size=None, **fit
 
 
 @pytest.mark.parametrize(
-    ("temperature", "batch_size"), [(1.0, None), (0.3, None), (1.0, 20), (0.3, 20)]
+    ("temperature", "batch_size"),
+    [(1.0, None), (0.3, None), (1.0, 20), pytest.param(0.3, 20, marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize(
     ("sampler", "metric_inverse", "arguments"),
