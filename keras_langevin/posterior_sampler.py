@@ -211,13 +211,15 @@ class PosteriorSampler(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._fit_thread = threading.get_ident()
         optimizer = self._sampling_optimizer()
-        if self._must_restore:
+        was_restored = self._must_restore
+        if was_restored:
             self._checkpoint.restore(self.model)
             self._must_restore = False
-            optimizer.has_learning_rate = True  # it is among what was restored
         if getattr(optimizer, "has_automatic_learning_rate", False):
             num_steps = (self.params.get("epochs") or 0) * (self.params.get("steps") or 0)
             self._automatic = AutomaticLearningRate(self.model, num_steps)
+            if was_restored:
+                optimizer.has_learning_rate = True
             if not optimizer.has_learning_rate:
                 self._automatic.begin()
         self._warn_about_minibatch_noise()
