@@ -59,14 +59,12 @@ def gauss_newton_product(outputs, loss, values, vectors):
     if backend == "tensorflow":
         return _gauss_newton_tensorflow(outputs, loss, values, vectors)
     if backend == "jax":
-        import jax
-        from jax import grad, jvp
+        from jax import grad, jvp, vjp
     else:
-        import torch.func as jax
-        from torch.func import grad, jvp
+        from torch.func import grad, jvp, vjp
     predictions, tangents = jvp(outputs, (values,), (vectors,))
     _, curved = jvp(grad(loss), (predictions,), (tangents,))
-    _, pullback = jax.vjp(outputs, values)
+    _, pullback = vjp(outputs, values)
     return list(pullback(curved)[0])
 
 

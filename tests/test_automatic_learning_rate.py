@@ -208,6 +208,10 @@ def test_the_drift_clip_shortens_what_is_too_long_and_counts_it():
     assert np.isfinite(paths[2.0][2]["loss"][-1])
 
 
+def test_auto_goes_with_the_noise_correction():
+    assert kl.QDOPLangevin("auto", num_data=100, batch_size=10).batch_size == 10
+
+
 def test_the_clip_in_use():
     assert kl.QDOPLangevin("auto", num_data=10).drift_clip == 3.0
     assert kl.QDOPLangevin(1e-3, num_data=10).drift_clip is None

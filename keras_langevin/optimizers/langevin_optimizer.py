@@ -87,7 +87,7 @@ class LangevinOptimizer(JointOptimizer):
         self.batch_size = batch_size
         if batch_size is not None:
             self.batch_size = integer("batch_size", batch_size, at_least=1)
-            self._check_noise_correction(learning_rate)
+            self._check_noise_correction(_checked_learning_rate(learning_rate))
         self.drift_clip = _checked_drift_clip(drift_clip, self.has_automatic_learning_rate)
         self.seed = random.randint(1, 10**9) if seed is None else integer("seed", seed, 0, 2**64)
 
@@ -356,11 +356,9 @@ def _checked_learning_rate(learning_rate):
                 f"learning_rate={learning_rate!r}"
             )
         return 0.0
-    return (
-        learning_rate
-        if callable(learning_rate)
-        else non_negative_number("learning_rate", learning_rate)
-    )
+    if callable(learning_rate):
+        return learning_rate
+    return non_negative_number("learning_rate", learning_rate)
 
 
 def _checked_drift_clip(drift_clip, has_automatic_learning_rate):
