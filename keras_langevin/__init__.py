@@ -13,6 +13,7 @@ from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.metric_warm_up import warm_up_metric
 from keras_langevin.optimizers import (
     SGLD,
+    BNPLangevin,
     DOPLangevin,
     LangevinOptimizer,
     QDOPLangevin,
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGLD",
+    "BNPLangevin",
     "BayesianEnsembleModel",
     "CorruptSampleError",
     "DOPLangevin",

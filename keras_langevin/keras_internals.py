@@ -27,7 +27,7 @@ class JointOptimizer(keras.optimizers.Optimizer):
     the values of the variables in `statistic_variables`, on the same footing.
     """
 
-    statistics = None  # which statistics the step reads: None, "diagonal", "quasi_diagonal"
+    statistics = None  # which of `statistics.block.KINDS` the step reads, or None
 
     def step(self, parameters, gradients, learning_rate):
         raise NotImplementedError
@@ -59,7 +59,8 @@ class JointOptimizer(keras.optimizers.Optimizer):
                 if variable.statistic.kind == "shift":
                     value = ops.stack([variable[1], value[1]])
                 elif not variable.statistic.is_intensive:
-                    value = value / ops.cast(scale**2 * num_replicas(), value.dtype)
+                    power = scale**2 if variable.statistic.is_of_gradients else 1.0
+                    value = value / ops.cast(power * num_replicas(), value.dtype)
                 variable.assign(self._accumulated_statistic(variable, value))
         rest = [(g, v) for g, v in zip(grads, vars, strict=True) if not is_statistic(v)]
         return super()._overwrite_variables_directly_with_gradients(

@@ -1,8 +1,16 @@
 """One sampler a file."""
 
+from keras_langevin.optimizers.bnp_langevin import BNPLangevin
 from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
 from keras_langevin.optimizers.outer_product_langevin import DOPLangevin, QDOPLangevin
 from keras_langevin.optimizers.rmsprop_langevin import RMSPropLangevin
 from keras_langevin.optimizers.sgld import SGLD
 
-__all__ = ["SGLD", "DOPLangevin", "LangevinOptimizer", "QDOPLangevin", "RMSPropLangevin"]
+__all__ = [
+    "SGLD",
+    "BNPLangevin",
+    "DOPLangevin",
+    "LangevinOptimizer",
+    "QDOPLangevin",
+    "RMSPropLangevin",
+]

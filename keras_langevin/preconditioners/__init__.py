@@ -1,5 +1,6 @@
 """Metrics: each answers update(statistics), solve(gradient), sample(standard normal)."""
 
+from keras_langevin.preconditioners.batch_normalization import BatchNormalization
 from keras_langevin.preconditioners.euclidean import Euclidean
 from keras_langevin.preconditioners.outer_product import (
     DiagonalOuterProduct,
@@ -10,6 +11,7 @@ from keras_langevin.preconditioners.rmsprop import RMSProp
 
 __all__ = [
     "AveragingPreconditioner",
+    "BatchNormalization",
     "DiagonalOuterProduct",
     "Euclidean",
     "Preconditioner",

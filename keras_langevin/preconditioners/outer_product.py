@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_langevin.arguments import integer, non_negative_number
 from keras_langevin.preconditioners.preconditioner import AveragingPreconditioner
+from keras_langevin.preconditioners.quasi_diagonal import QuasiDiagonal
 from keras_langevin.statistics.block import (
     BIAS_SECOND_MOMENT,
     CROSS_MOMENT,
@@ -100,16 +101,14 @@ class DiagonalOuterProduct(OuterProduct):
 
 
 @keras.saving.register_keras_serializable(package="keras_langevin")
-class QuasiDiagonalOuterProduct(OuterProduct):
+class QuasiDiagonalOuterProduct(QuasiDiagonal, OuterProduct):
     """QDOP: for every unit, the entries of E[g_n g_nᵀ] that pair its bias with itself and
     with each of its weights, and each weight with itself; the other entries are those of the
     maximum-entropy completion M0i M0j / M00.
 
     Stored centred, so that float32 does not cancel: M00, μ_i = M0i / M00 (the δ²-weighted
-    mean of input i) and S_i = Mii − M0i²/M00 (M00 times its variance). Then
-
-        C v:  Δw_i = (v_i − μ_i v_0) / S_i,    Δb = v_0 / M00 − Σ_i μ_i Δw_i
-        L ξ:  w_i = ξ_i / √S_i,                b = ξ_0 / √M00 − Σ_i μ_i w_i
+    mean of input i) and S_i = Mii − M0i²/M00 (M00 times its variance); solving and sampling are
+    those of `QuasiDiagonal`.
 
     A kernel without bias has nothing to pair with and is DOP. Invariant to shift and scale of
     every input (with ε = 0 and the prior out of the metric or transformed along).
@@ -156,44 +155,6 @@ class QuasiDiagonalOuterProduct(OuterProduct):
             schur = schur + mean * mean * added * kept
             metric.append((ops.maximum(schur, _SMALLEST), mean * kept, total))
         return metric
-
-    def solve(self, metric, vectors):
-        vectors = list(vectors)
-        for block, (schur, mean, bias_moment) in zip(self.layout.blocks, metric, strict=True):
-            weight = vectors[block.kernel]
-            if block.bias is None:
-                vectors[block.kernel] = weight / schur
-                continue
-            bias = vectors[block.bias]
-            weight = (weight - mean * ops.reshape(bias, block.bias_shape)) / schur
-            vectors[block.kernel] = weight
-            vectors[block.bias] = _shear(block, bias / bias_moment, mean, weight)
-        return vectors
-
-    def sample(self, metric, normals):
-        normals = list(normals)
-        for block, (schur, mean, bias_moment) in zip(self.layout.blocks, metric, strict=True):
-            weight = normals[block.kernel] * ops.rsqrt(schur)
-            normals[block.kernel] = weight
-            if block.bias is not None:
-                bias = normals[block.bias] * ops.rsqrt(bias_moment)
-                normals[block.bias] = _shear(block, bias, mean, weight)
-        return normals
-
-
-def _shear(block, bias, mean, weight):
-    """b − Σ_i μ_i w_i: drift and noise share it."""
-    return bias - _sum_to_bias(block, mean * weight, tuple(bias.shape))
-
-
-def _sum_to_bias(block, values, shape):
-    """Sums what is shaped as the kernel over the inputs of each unit."""
-    axes = tuple(
-        axis
-        for axis, (n, kept) in enumerate(zip(values.shape, block.bias_shape, strict=True))
-        if kept == 1 and n != 1
-    )
-    return ops.reshape(ops.sum(values, axis=axes) if axes else values, shape)
 
 
 def _centre(block, batch):

@@ -15,13 +15,15 @@ class Block:
         kernel: The variable the features meet.
         op: `op(features, kernel)` gives z without bias and activation, shape (batch, ...).
         bias: The variable of the same units, or None.
-        bias_shape: The shape under which the bias broadcasts against the kernel, one number
-            for each kernel axis: `(1, units)` for Dense.
+        bias_shape: The shape under which the bias, or a number for each unit of a layer
+            without one, broadcasts against the kernel, one number for each kernel axis:
+            `(1, units)` for Dense.
         bias_axes: The axes of z, counted from the end, that the bias has.
         shift_shape: Shape under which one number for each input feature broadcasts against
             the kernel: `(inputs, 1)` for Dense; the features are the last axes of the input.
             Only for a layer that brings every input of a unit together with every δ of that
-            unit. None: the second moments are taken about zero.
+            unit. None: the second moments are taken about zero, and the moments of the inputs
+            are not measured.
         per_example: `per_example(block, features, deltas)` gives the kernel's gradient of
             every example, shape (batch, *kernel.shape). None: the gradient of `op`, run for
             all examples at once by `keras.ops.vectorized_map`.
@@ -37,16 +39,21 @@ class Block:
 
 
 # Kinds of statistics. δ is the derivative of one example's loss by z; averages are over
-# examples. The last two do not add over replicas or micro-batches.
+# examples, those of the inputs over positions too. The last three do not add over replicas or
+# micro-batches.
 SECOND_MOMENT = "second_moment"  # Mii = E[δ² x²], shaped as the kernel
 CROSS_MOMENT = "cross_moment"  # M0i = E[δ² x], shaped as the kernel
 BIAS_SECOND_MOMENT = "bias_second_moment"  # M00 = E[δ²], shaped as the bias
+INPUT_MEAN = "input_mean"  # E[x] for every feature
+INPUT_SECOND_MOMENT = "input_second_moment"  # E[x²] for every feature
 SHIFT = "shift"  # c for every feature, rows (used, next): moments are of x - c
+UNIT_SCALE = "unit_scale"  # max(inputs of a unit / batch, √positions)
 LOSS_SCALE = "loss_scale"  # what the loss was multiplied by
 
 KINDS = {
     "diagonal": (SECOND_MOMENT, BIAS_SECOND_MOMENT),
     "quasi_diagonal": (SECOND_MOMENT, BIAS_SECOND_MOMENT, CROSS_MOMENT, SHIFT),
+    "inputs": (INPUT_MEAN, INPUT_SECOND_MOMENT, SHIFT, UNIT_SCALE),
 }
 
 
@@ -59,7 +66,11 @@ class Statistic:
 
     @property
     def is_intensive(self) -> bool:
-        return self.kind in (SHIFT, LOSS_SCALE)
+        return self.kind in (SHIFT, UNIT_SCALE, LOSS_SCALE)
+
+    @property
+    def is_of_gradients(self) -> bool:
+        return self.kind in (SECOND_MOMENT, CROSS_MOMENT, BIAS_SECOND_MOMENT)
 
 
 def statistics_of(block: Block, name: str) -> dict[str, tuple]:
@@ -68,6 +79,10 @@ def statistics_of(block: Block, name: str) -> dict[str, tuple]:
     if block.bias is not None:
         shapes[BIAS_SECOND_MOMENT] = tuple(block.bias.shape)
         shapes[CROSS_MOMENT] = tuple(block.kernel.shape)
-        if block.shift_shape is not None:
-            shapes[SHIFT] = (2, math.prod(block.shift_shape))
+    if block.shift_shape is not None:
+        features = math.prod(block.shift_shape)
+        shapes[INPUT_MEAN] = shapes[INPUT_SECOND_MOMENT] = (features,)
+        shapes[UNIT_SCALE] = ()
+        if block.bias is not None or name == "inputs":
+            shapes[SHIFT] = (2, features)
     return {kind: shapes[kind] for kind in KINDS[name] if kind in shapes}

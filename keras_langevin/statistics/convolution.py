@@ -36,6 +36,9 @@ class ConvolutionRule(LayerRule):
     def features(self, layer, inputs, deltas):
         return [(padded(layer, channels_last(layer, inputs)), channels_last(layer, deltas))]
 
+    def inputs(self, layer, inputs, deltas):
+        return [(channels_last(layer, inputs), channels_last(layer, deltas))]
+
 
 @register_rule((keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D))
 class DepthwiseConvolutionRule(LayerRule):
@@ -55,6 +58,9 @@ class DepthwiseConvolutionRule(LayerRule):
 
     def features(self, layer, inputs, deltas):
         return [(padded(layer, channels_last(layer, inputs)), channels_last(layer, deltas))]
+
+    def inputs(self, layer, inputs, deltas):
+        return [(channels_last(layer, inputs), channels_last(layer, deltas))]
 
 
 @register_rule(

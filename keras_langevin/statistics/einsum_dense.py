@@ -56,12 +56,15 @@ class Axes:
         return self.bias == "".join(c for c in self.kernel if c in self.bias)
 
     @property
+    def units(self):
+        return "".join(c for c in self.kernel if c not in self.contracted)
+
+    @property
     def can_shift(self):
-        """Each unit has its own bias and sees the input's last axes, whole."""
-        units = "".join(c for c in self.kernel if c not in self.contracted)
+        """Each unit has its own bias, if any, and sees the input's last axes, whole."""
         return (
-            self.bias == units
-            and not set(units) & set(self.inputs)
+            self.bias in (self.units, "")
+            and not set(self.units) & set(self.inputs)
             and self.features.endswith(self.contracted)
             and self.contracted == "".join(c for c in self.kernel if c in self.contracted)
         )
@@ -82,8 +85,10 @@ class EinsumDenseRule(LayerRule):
         if not axes.keeps_examples_first:
             return []
         op = functools.partial(ops.einsum, f"{axes.features},{axes.kernel}->{axes.outputs}")
+        shift_shape = axes.kernel_shape(layer, axes.contracted) if axes.can_shift else None
         if layer.bias is None:
-            return [Block(layer.kernel, op=op)]
+            bias_shape = axes.kernel_shape(layer, axes.units)
+            return [Block(layer.kernel, op=op, bias_shape=bias_shape, shift_shape=shift_shape)]
         bias_axes = tuple(axes.outputs.index(c) for c in axes.bias)
         if not axes.pairs_bias:
             return [
@@ -97,7 +102,7 @@ class EinsumDenseRule(LayerRule):
                 bias=layer.bias,
                 bias_shape=axes.kernel_shape(layer, axes.bias),
                 bias_axes=bias_axes,
-                shift_shape=(axes.kernel_shape(layer, axes.contracted) if axes.can_shift else None),
+                shift_shape=shift_shape,
             )
         ]
 

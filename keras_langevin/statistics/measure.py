@@ -9,8 +9,11 @@ from keras_langevin import keras_internals
 from keras_langevin.statistics.block import (
     BIAS_SECOND_MOMENT,
     CROSS_MOMENT,
+    INPUT_MEAN,
+    INPUT_SECOND_MOMENT,
     SECOND_MOMENT,
     SHIFT,
+    UNIT_SCALE,
 )
 
 
@@ -38,6 +41,32 @@ def measure(block, features, deltas, shift, kinds, spatial) -> dict:
         means = ops.mean(ops.reshape(features, (-1, shift.shape[1])), axis=0)
         values[SHIFT] = ops.stack([shift[1], means])
     return values
+
+
+def measure_inputs(block, features, deltas, shift) -> dict:
+    """Moments of what a block's kernel meets, about the shift, and what balances the layers.
+
+    Args:
+        features: Shape (batch, positions..., features...), without padding.
+        deltas: Shaped as z, for its shape alone.
+    """
+    flat = ops.reshape(ops.cast(features, "float32"), (-1, shift.shape[1]))
+    centred = flat - shift[1]
+    return {
+        INPUT_MEAN: ops.mean(centred, axis=0),
+        INPUT_SECOND_MOMENT: ops.mean(ops.square(centred), axis=0),
+        SHIFT: ops.stack([shift[1], ops.mean(flat, axis=0)]),
+        UNIT_SCALE: _unit_scale(block, deltas),
+    }
+
+
+def _unit_scale(block, deltas):
+    """q² = max(inputs of a unit / batch, √positions): Lange et al. (2022), propositions 5, 11."""
+    batch = ops.cast(ops.shape(deltas)[0] * keras_internals.num_replicas(), "float32")
+    units = math.prod(block.bias_shape)
+    inputs = math.prod(block.kernel.shape) // units
+    positions = math.prod(ops.shape(deltas)[1:]) / units
+    return ops.maximum(inputs / batch, ops.sqrt(ops.cast(positions, "float32")))
 
 
 def _independent(block, features, deltas, kinds):

@@ -25,10 +25,10 @@ class NormalizationRule(LayerRule):
         gamma, beta = self.weights(layer)
         if gamma is None and beta is None:
             return []
-        if gamma is None:
-            return [Block(beta, op=_scale)]
-        axes = tuple(range(-len(gamma.shape), 0))
-        return [Block(gamma, op=_scale, bias=beta, bias_shape=tuple(gamma.shape), bias_axes=axes)]
+        kernel, bias = (beta, None) if gamma is None else (gamma, beta)
+        shape = tuple(kernel.shape)
+        axes = tuple(range(-len(shape), 0))
+        return [Block(kernel, _scale, bias, bias_shape=shape, bias_axes=axes, shift_shape=shape)]
 
     def features(self, layer, inputs, deltas):
         gamma, beta = self.weights(layer)

@@ -12,8 +12,8 @@ import keras
 from keras import ops
 
 from keras_langevin import keras_internals
-from keras_langevin.statistics.block import SHIFT
-from keras_langevin.statistics.measure import measure
+from keras_langevin.statistics.block import INPUT_MEAN, SHIFT
+from keras_langevin.statistics.measure import measure, measure_inputs
 
 LEAST_EXAMPLES = 100  # measured of a batch, where it has them, when no stride is given
 
@@ -78,7 +78,8 @@ class Probe:
         """The statistics of this batch, in the order of the variables."""
         inputs, deltas = self._thinned(inputs, deltas)
         values = iter(values)
-        pairs = self.rule.features(self.layer, inputs, deltas)
+        of_inputs = any(INPUT_MEAN in variables for variables in self.variables)
+        pairs = (self.rule.inputs if of_inputs else self.rule.features)(self.layer, inputs, deltas)
         results = []
         for block, variables, (features, delta) in zip(
             self.blocks, self.variables, pairs, strict=True
@@ -86,9 +87,11 @@ class Probe:
             if not variables:
                 continue
             current = {kind: next(values) for kind in variables}
-            measured = measure(
-                block, features, delta, current.get(SHIFT), set(variables), self.spatial
-            )
+            shift = current.get(SHIFT)
+            if of_inputs:
+                measured = measure_inputs(block, features, delta, shift)
+            else:
+                measured = measure(block, features, delta, shift, set(variables), self.spatial)
             results += [measured[kind] for kind in variables]
         return results
 

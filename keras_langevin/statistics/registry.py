@@ -29,6 +29,11 @@ class LayerRule:
         layer received it, `deltas` the derivative by the pre-activation, float32."""
         return [(inputs, deltas)]
 
+    def inputs(self, layer, inputs, deltas) -> list[tuple]:
+        """The same pairs for statistics of the inputs alone: where `features` adds padding,
+        those without."""
+        return self.features(layer, inputs, deltas)
+
     def check(self, layer, inputs, kwargs):
         """Raise ValueError where a call of the layer has no per-example gradients."""
 

@@ -20,6 +20,8 @@ class SeparableConvolutionRule(LayerRule):
             Block(
                 layer.depthwise_kernel,
                 op=functools.partial(ops.depthwise_conv, **options(layer)),
+                bias_shape=(*ones, *layer.depthwise_kernel.shape[-2:]),
+                shift_shape=(*ones, layer.depthwise_kernel.shape[-2], 1),
                 per_example=per_example(layer, layer.depthwise_kernel.shape[-2]),
             ),
             Block(
@@ -40,6 +42,10 @@ class SeparableConvolutionRule(LayerRule):
         )
         middle = ops.depthwise_conv(inputs, depthwise, **options(layer))
         return [(inputs, ops.matmul(deltas, ops.transpose(_matrix(pointwise)))), (middle, deltas)]
+
+    def inputs(self, layer, inputs, deltas):
+        (_, depthwise_deltas), pointwise = self.features(layer, inputs, deltas)
+        return [(channels_last(layer, inputs), depthwise_deltas), pointwise]
 
 
 def _pointwise(features, kernel):

@@ -249,7 +249,7 @@ def _inside_wrappers(layers):
 def _without_frozen_bias(block):
     if block.bias is None or block.bias.trainable:
         return block
-    return dataclasses.replace(block, bias=None, bias_shape=None, shift_shape=None)
+    return dataclasses.replace(block, bias=None)
 
 
 def _make_variable(name, shape, statistic, initializer="zeros"):

@@ -1,0 +1,58 @@
+"""Metrics that pair every unit's bias with its weights: what solving and sampling share."""
+
+from keras import ops
+
+from keras_langevin.preconditioners.preconditioner import Preconditioner
+
+
+class QuasiDiagonal(Preconditioner):
+    """A metric with entries M00 of a unit's bias, μ_i M00 that pair the bias with weight i, and
+    S_i + M00 μ_i² of weight i; between two weights stands the maximum-entropy completion
+    M00 μ_i μ_j. Its inverse is C = L Lᵀ,
+
+        C v:   w_i = (v_i − μ_i v_0)/S_i,   b = v_0/M00 − Σ_i μ_i w_i
+        L ξ:   w_i = ξ_i/√S_i,              b = ξ_0/√M00 − Σ_i μ_i w_i
+
+    so that drift and noise share the shear (1, −μ). A layer without bias has S_i alone.
+
+    The metric is a list with `(S, μ, M00)` for each block, of shapes that broadcast against the
+    kernel, the kernel and the bias; `(S, None, None)` without bias.
+    """
+
+    def solve(self, metric, vectors):
+        vectors = list(vectors)
+        for block, (schur, mean, bias_moment) in zip(self.layout.blocks, metric, strict=True):
+            weight = vectors[block.kernel]
+            if block.bias is None:
+                vectors[block.kernel] = weight / schur
+                continue
+            bias = vectors[block.bias]
+            weight = (weight - mean * ops.reshape(bias, block.bias_shape)) / schur
+            vectors[block.kernel] = weight
+            vectors[block.bias] = _shear(block, bias / bias_moment, mean, weight)
+        return vectors
+
+    def sample(self, metric, normals):
+        normals = list(normals)
+        for block, (schur, mean, bias_moment) in zip(self.layout.blocks, metric, strict=True):
+            weight = normals[block.kernel] * ops.rsqrt(schur)
+            normals[block.kernel] = weight
+            if block.bias is not None:
+                bias = normals[block.bias] * ops.rsqrt(bias_moment)
+                normals[block.bias] = _shear(block, bias, mean, weight)
+        return normals
+
+
+def _shear(block, bias, mean, weight):
+    """b − Σ_i μ_i w_i: drift and noise share it."""
+    return bias - _sum_to_bias(block, mean * weight, tuple(bias.shape))
+
+
+def _sum_to_bias(block, values, shape):
+    """Sums what is shaped as the kernel over the inputs of each unit."""
+    axes = tuple(
+        axis
+        for axis, (n, kept) in enumerate(zip(values.shape, block.bias_shape, strict=True))
+        if kept == 1 and n != 1
+    )
+    return ops.reshape(ops.sum(values, axis=axes) if axes else values, shape)
