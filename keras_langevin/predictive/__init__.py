@@ -7,11 +7,14 @@ members returned, shape `(members, batch, ..., units)`:
 - `members(outputs)`: each member's own prediction;
 - `uncertainty(outputs, quantiles)`: a dict of tensors;
 - `log_density(outputs, y)`: log of the average density, shape `(batch, ...)`;
-- `distribution(members)`: the mixture as a TensorFlow Probability distribution.
+- `distribution(members)`: the mixture as a TensorFlow Probability distribution;
+- `score(outputs, draws)`, for the outputs of one model, shape `(batch, ..., units)`: a root of
+  the Fisher information of the outputs, see `fisher_scores.py`.
 """
 
 from keras_langevin.predictive.bernoulli import Bernoulli
 from keras_langevin.predictive.categorical import Categorical
+from keras_langevin.predictive.fisher_scores import scores
 from keras_langevin.predictive.gaussian import Gaussian, HeteroscedasticGaussian
 from keras_langevin.predictive.output import resolve_families
 
@@ -21,4 +24,5 @@ __all__ = [
     "Gaussian",
     "HeteroscedasticGaussian",
     "resolve_families",
+    "scores",
 ]

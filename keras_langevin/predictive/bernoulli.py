@@ -1,5 +1,8 @@
 """Yes or no, for each unit by itself."""
 
+import math
+
+import keras
 from keras import ops
 
 from keras_langevin.losses import check_same_shape
@@ -49,6 +52,13 @@ class Bernoulli:
         else:
             log_yes, log_no = ops.log(outputs), ops.log(1 - outputs)
         return times_log(y, log_mean_exp(log_yes)) + times_log(1 - y, log_mean_exp(log_no))
+
+    def score(self, outputs, draws):
+        """Of the mean loss; see `fisher_scores.py`."""
+        p = ops.clip(self.mean(outputs), keras.backend.epsilon(), 1 - keras.backend.epsilon())
+        root = ops.sqrt(p * (1 - p))
+        scores = root * draws if self.output == "binary_logits" else draws / root
+        return scores / math.prod(outputs.shape[1:]) ** 0.5
 
     def check(self, prediction):
         if self.output == "binary_probabilities":

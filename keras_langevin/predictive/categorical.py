@@ -1,5 +1,8 @@
 """One of several classes per example."""
 
+import math
+
+import keras
 from keras import ops
 
 from keras_langevin.predictive.entropy import (
@@ -45,6 +48,16 @@ class Categorical:
         classes = log_p.shape[-1]
         one_hot = self._one_hot(y, len(log_p.shape), classes)
         return ops.sum(times_log(ops.cast(one_hot, log_p.dtype), log_p), axis=-1)
+
+    def score(self, outputs, draws):
+        """Of the mean loss; see `fisher_scores.py`."""
+        p = self.mean(outputs)
+        root = ops.sqrt(ops.maximum(p, keras.backend.epsilon()))
+        if self.output == "logits":
+            scores = root * draws - p * ops.sum(root * draws, axis=-1, keepdims=True)
+        else:
+            scores = draws / root - ops.sum(root * draws, axis=-1, keepdims=True)
+        return scores / math.prod(outputs.shape[1:-1]) ** 0.5
 
     def _one_hot(self, y, rank, classes):
         if len(y.shape) == rank and y.shape[-1] == classes and classes > 1:

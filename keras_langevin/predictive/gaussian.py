@@ -77,6 +77,11 @@ class Gaussian(_GaussianFamily):
     def moments(self, outputs):
         return outputs, ops.full_like(outputs, self._stddev(outputs))
 
+    def score(self, outputs, draws):
+        """Of the mean loss; see `fisher_scores.py`."""
+        positions = 1 if self.noise_stddev == "mse" else math.prod(outputs.shape[1:-1])
+        return draws / (self._stddev(ops.expand_dims(outputs, 0)) * positions**0.5)
+
     def distribution(self, members, tfp):
         """`members`: NumPy array `(members, batch, ..., d)`."""
         return self._distribution(members, np.full_like(members, self._stddev(members)), tfp)
@@ -111,6 +116,13 @@ class HeteroscedasticGaussian(_GaussianFamily):
         mean, log_stddev = split_mean_and_log_scale(outputs)
         # A stddev that underflows to 0 would divide by it.
         return mean, ops.maximum(ops.exp(log_stddev), float(np.finfo("float32").tiny))
+
+    def score(self, outputs, draws):
+        """Of the mean loss; see `fisher_scores.py`."""
+        _, stddev = self.moments(outputs)
+        of_mean, of_scale = split_mean_and_log_scale(draws)
+        scores = ops.concatenate([of_mean / stddev, 2**0.5 * of_scale], axis=-1)
+        return scores / math.prod(outputs.shape[1:-1]) ** 0.5
 
     def distribution(self, members, tfp):
         """`members`: a dict of NumPy arrays `(members, batch, ..., d)`."""
