@@ -195,7 +195,8 @@ def test_the_noise_covariance_is_the_inverse_metric(case):
     metric_of = optimizer.preconditioner
     statistics = optimizer.read_statistics()
     shapes = metric_of.layout.shapes
-    metric, _ = metric_of.update([ops.zeros(s) for s in shapes], statistics)
+    zeros = [ops.zeros(s) for s in shapes]
+    metric, _ = metric_of.update(zeros, zeros, statistics)
     inverse = dense(lambda v: metric_of.solve(metric, v), shapes)
     factor = dense(lambda v: metric_of.sample(metric, v), shapes)
     np.testing.assert_allclose(factor @ factor.T, inverse, rtol=1e-4, atol=1e-5 * inverse.max())

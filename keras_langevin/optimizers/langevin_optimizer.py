@@ -151,7 +151,7 @@ class LangevinOptimizer(JointOptimizer):
         statistics = self.read_statistics()
         learning_rate = ops.cast(learning_rate, "float32") * (1.0 - self.preconditioner.resting)
         values, gradients, present = self._complete(parameters, gradients)
-        metric, changes = self.preconditioner.update(gradients, statistics)
+        metric, changes = self.preconditioner.update(values, gradients, statistics)
         slopes = self.add_prior(values, gradients)
         drift = self.preconditioner.solve(metric, slopes)
         if self.drift_clip is not None:

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_langevin.arguments import non_negative_number
-from keras_langevin.preconditioners.preconditioner import AveragingPreconditioner
+from keras_langevin.preconditioners.preconditioner import SMALLEST, AveragingPreconditioner
 from keras_langevin.preconditioners.quasi_diagonal import QuasiDiagonal
 from keras_langevin.statistics.block import (
     INPUT_MEAN,
@@ -14,8 +14,6 @@ from keras_langevin.statistics.block import (
     SHIFT,
     UNIT_SCALE,
 )
-
-_SMALLEST = 1e-20  # below this a variance counts as zero; drift and noise see the same value
 
 
 @keras.saving.register_keras_serializable(package="keras_langevin")
@@ -92,12 +90,12 @@ class BatchNormalization(QuasiDiagonal, AveragingPreconditioner):
         for block in self.layout.blocks:
             mean, variance, scale = next(states), next(states), next(states)
             if block.bias is None:
-                variance, mean = variance + ops.square(mean), None
-            else:
-                mean = ops.reshape(mean, block.shift_shape)
+                variance = variance + ops.square(mean)
             floor = self.relative_epsilon * ops.max(variance) + self.epsilon
             variance = ops.reshape(variance + floor, block.shift_shape)
-            metric.append((scale * ops.maximum(variance, _SMALLEST), mean, scale))
+            schur = scale * ops.maximum(variance, SMALLEST)
+            pairing = (ops.reshape(mean, block.shift_shape), scale)
+            metric.append((schur,) if block.bias is None else (schur, *pairing))
         return metric
 
     def get_config(self):

@@ -5,17 +5,10 @@ import keras
 from keras import ops
 
 from keras_langevin.arguments import integer, non_negative_number
-from keras_langevin.preconditioners.preconditioner import AveragingPreconditioner
-from keras_langevin.preconditioners.quasi_diagonal import QuasiDiagonal
-from keras_langevin.statistics.block import (
-    BIAS_SECOND_MOMENT,
-    CROSS_MOMENT,
-    SECOND_MOMENT,
-    SHIFT,
-)
-
-# Below this an entry of the metric counts as zero; drift and noise see the same clamped value.
-_SMALLEST = 1e-20
+from keras_langevin.preconditioners.diagonal import Diagonal
+from keras_langevin.preconditioners.preconditioner import SMALLEST, AveragingPreconditioner
+from keras_langevin.preconditioners.quasi_diagonal import QuasiDiagonal, centred, with_added
+from keras_langevin.statistics.block import BIAS_SECOND_MOMENT, SECOND_MOMENT
 
 
 class OuterProduct(AveragingPreconditioner):
@@ -64,7 +57,7 @@ class OuterProduct(AveragingPreconditioner):
 
 
 @keras.saving.register_keras_serializable(package="keras_langevin")
-class DiagonalOuterProduct(OuterProduct):
+class DiagonalOuterProduct(Diagonal, OuterProduct):
     """DOP: C = 1 / M, M = E[g_n²] entry by entry, g_n the gradient of one example's loss."""
 
     statistics = "diagonal"
@@ -90,14 +83,8 @@ class DiagonalOuterProduct(OuterProduct):
     def metric(self, states):
         metric = [None] * len(self.layout.shapes)
         for position, moment in zip(self.positions, states, strict=True):
-            metric[position] = ops.maximum(moment + self.added(position), _SMALLEST)
+            metric[position] = ops.maximum(moment + self.added(position), SMALLEST)
         return metric
-
-    def solve(self, metric, vectors):
-        return [x if m is None else x / m for m, x in zip(metric, vectors, strict=True)]
-
-    def sample(self, metric, normals):
-        return [x if m is None else x * ops.rsqrt(m) for m, x in zip(metric, normals, strict=True)]
 
 
 @keras.saving.register_keras_serializable(package="keras_langevin")
@@ -132,42 +119,20 @@ class QuasiDiagonalOuterProduct(QuasiDiagonal, OuterProduct):
         states, values = iter(self.states), []
         for block in self.layout.blocks:
             batch = {kind: statistics[i] for kind, i in block.statistics.items()}
-            schur = next(states)
+            new = centred(block, batch)
+            old = [ops.convert_to_tensor(next(states)) for _ in new]
             if block.bias is None:
-                values.append((1 - rate) * schur + rate * batch[SECOND_MOMENT])
+                values.append((1 - rate) * old[0] + rate * new[0])
             else:
-                old = (ops.convert_to_tensor(s) for s in (schur, next(states), next(states)))
-                values += _merge(block, *old, *_centre(block, batch), rate)
+                values += _merge(block, *old, *new, rate)
         return values
 
     def metric(self, states):
         states, metric = iter(states), []
         for block in self.layout.blocks:
-            schur = next(states) + self.added(block.kernel)
-            if block.bias is None:
-                metric.append((ops.maximum(schur, _SMALLEST), None, None))
-                continue
-            mean, bias_moment = next(states), next(states)
-            added = self.added(block.bias)
-            total = ops.maximum(bias_moment + added, _SMALLEST)
-            # Adding to M00 pulls the mean toward zero and leaves Mii: exact, no cancellation.
-            kept = ops.reshape(bias_moment / total, block.bias_shape)
-            schur = schur + mean * mean * added * kept
-            metric.append((ops.maximum(schur, _SMALLEST), mean * kept, total))
+            moments = [next(states) for _ in range(1 if block.bias is None else 3)]
+            metric.append(with_added(block, moments, self.added))
         return metric
-
-
-def _centre(block, batch):
-    """(S, μ, M00) of one batch from its moments about the shift."""
-    moment = batch[BIAS_SECOND_MOMENT]
-    like_kernel = ops.reshape(moment, block.bias_shape)
-    positive = ops.where(like_kernel > 0, like_kernel, 1.0)
-    offset = batch[CROSS_MOMENT] / positive
-    schur = ops.maximum(batch[SECOND_MOMENT] - offset * batch[CROSS_MOMENT], 0.0)
-    mean = offset
-    if block.shift_shape is not None:
-        mean = mean + ops.reshape(batch[SHIFT][0], block.shift_shape)
-    return schur, mean, moment
 
 
 def _merge(block, schur, mean, moment, new_schur, new_mean, new_moment, rate):

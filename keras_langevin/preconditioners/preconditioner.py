@@ -6,6 +6,9 @@ from keras import ops
 
 from keras_langevin.arguments import integer, unit_interval
 
+# Below this an entry of a metric counts as zero; drift and noise see the same clamped value.
+SMALLEST = 1e-20
+
 
 @dataclasses.dataclass(frozen=True)
 class BlockLayout:
@@ -63,10 +66,11 @@ class Preconditioner:
         """Makes the state by `add_variable(shape, name)`, which starts at zero."""
         self.layout = layout
 
-    def update(self, gradients, statistics):
+    def update(self, values, gradients, statistics):
         """The metric for this step, and the changes of state after it.
 
         Args:
+            values: Of the parameters, before the step.
             gradients: Of the mean loss on the minibatch, without the prior.
             statistics: Values in the order that the layout's blocks refer to.
 
@@ -92,6 +96,14 @@ class Preconditioner:
 
     def sample(self, metric, normals):
         """L ξ, which has covariance C for standard normal ξ."""
+        raise NotImplementedError
+
+    def multiply(self, metric, vectors):
+        """M v, what `solve` undoes. Needed of a metric that depends on the position."""
+        raise NotImplementedError
+
+    def log_determinant(self, metric):
+        """log det M. Needed of a metric that depends on the position."""
         raise NotImplementedError
 
     def divergence(self, metric, gradients, statistics):
@@ -154,7 +166,7 @@ class AveragingPreconditioner(Preconditioner):
         """The metric from the state's values."""
         raise NotImplementedError
 
-    def update(self, gradients, statistics):
+    def update(self, values, gradients, statistics):
         count = ops.convert_to_tensor(self.count)
         values = self.averages(gradients, statistics, self.rate(count))
         used = values

@@ -2,7 +2,13 @@
 
 from keras import ops
 
-from keras_langevin.preconditioners.preconditioner import Preconditioner
+from keras_langevin.preconditioners.preconditioner import SMALLEST, Preconditioner
+from keras_langevin.statistics.block import (
+    BIAS_SECOND_MOMENT,
+    CROSS_MOMENT,
+    SECOND_MOMENT,
+    SHIFT,
+)
 
 
 class QuasiDiagonal(Preconditioner):
@@ -16,16 +22,17 @@ class QuasiDiagonal(Preconditioner):
     so that drift and noise share the shear (1, −μ). A layer without bias has S_i alone.
 
     The metric is a list with `(S, μ, M00)` for each block, of shapes that broadcast against the
-    kernel, the kernel and the bias; `(S, None, None)` without bias.
+    kernel, the kernel and the bias; `(S,)` without bias.
     """
 
     def solve(self, metric, vectors):
         vectors = list(vectors)
-        for block, (schur, mean, bias_moment) in zip(self.layout.blocks, metric, strict=True):
+        for block, (schur, *pairing) in zip(self.layout.blocks, metric, strict=True):
             weight = vectors[block.kernel]
             if block.bias is None:
                 vectors[block.kernel] = weight / schur
                 continue
+            mean, bias_moment = pairing
             bias = vectors[block.bias]
             weight = (weight - mean * ops.reshape(bias, block.bias_shape)) / schur
             vectors[block.kernel] = weight
@@ -34,13 +41,63 @@ class QuasiDiagonal(Preconditioner):
 
     def sample(self, metric, normals):
         normals = list(normals)
-        for block, (schur, mean, bias_moment) in zip(self.layout.blocks, metric, strict=True):
+        for block, (schur, *pairing) in zip(self.layout.blocks, metric, strict=True):
             weight = normals[block.kernel] * ops.rsqrt(schur)
             normals[block.kernel] = weight
             if block.bias is not None:
+                mean, bias_moment = pairing
                 bias = normals[block.bias] * ops.rsqrt(bias_moment)
                 normals[block.bias] = _shear(block, bias, mean, weight)
         return normals
+
+    def multiply(self, metric, vectors):
+        vectors = list(vectors)
+        for block, (schur, *pairing) in zip(self.layout.blocks, metric, strict=True):
+            weight = vectors[block.kernel]
+            if block.bias is None:
+                vectors[block.kernel] = schur * weight
+                continue
+            mean, bias_moment = pairing
+            bias = vectors[block.bias]
+            total = bias + _sum_to_bias(block, mean * weight, tuple(bias.shape))
+            vectors[block.bias] = bias = bias_moment * total
+            vectors[block.kernel] = schur * weight + mean * ops.reshape(bias, block.bias_shape)
+        return vectors
+
+    def log_determinant(self, metric):
+        return sum(
+            ops.sum(ops.log(part)) for schur, *pairing in metric for part in (schur, *pairing[1:])
+        )
+
+
+def centred(block, batch):
+    """(S, μ, M00) of one batch from its moments about the shift; (S,) without bias."""
+    if block.bias is None:
+        return (batch[SECOND_MOMENT],)
+    moment = batch[BIAS_SECOND_MOMENT]
+    like_kernel = ops.reshape(moment, block.bias_shape)
+    positive = ops.where(like_kernel > 0, like_kernel, 1.0)
+    offset = batch[CROSS_MOMENT] / positive
+    schur = ops.maximum(batch[SECOND_MOMENT] - offset * batch[CROSS_MOMENT], 0.0)
+    mean = offset
+    if block.shift_shape is not None:
+        mean = mean + ops.reshape(batch[SHIFT][0], block.shift_shape)
+    return schur, mean, moment
+
+
+def with_added(block, moments, added):
+    """The metric when `added(position)` is added to the diagonal entries Mii and M00."""
+    schur, *pairing = moments
+    schur = schur + added(block.kernel)
+    if block.bias is None:
+        return (ops.maximum(schur, SMALLEST),)
+    mean, bias_moment = pairing
+    extra = added(block.bias)
+    total = ops.maximum(bias_moment + extra, SMALLEST)
+    # Adding to M00 pulls the mean toward zero and leaves Mii: exact, no cancellation.
+    kept = ops.reshape(bias_moment / total, block.bias_shape)
+    schur = schur + mean * mean * extra * kept
+    return ops.maximum(schur, SMALLEST), mean * kept, total
 
 
 def _shear(block, bias, mean, weight):

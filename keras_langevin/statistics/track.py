@@ -115,7 +115,7 @@ class Tracking:
     def serves(self, wanted, spatial, stride):
         return (self.wanted, self.spatial, self.stride) == (wanted, spatial, stride)
 
-    def install(self):
+    def make_probes(self):
         layers = keras_internals.flatten_layers(self.model)
         owners, wrapped = _owners(layers), _inside_wrappers(layers)
         with self._variable_scope():
@@ -125,9 +125,13 @@ class Tracking:
                     continue
                 skipped = id(layer) in wrapped or keras_internals.has_replaced_weights(layer)
                 self._add_probe(layer, rule, [] if skipped else rule.blocks(layer), owners)
+        _warn_about(layers, self._unmeasured())
+
+    def install(self):
+        self.make_probes()
+        with self._variable_scope():
             if any(probe.layer.compute_dtype == "float16" for probe in self.probes):
                 self.variables.append(self._loss_scale_variable())
-        _warn_about(layers, self._unmeasured())
         for probe in self.probes:
             probe.install()
         if self._needs_loss_scale():
@@ -141,6 +145,17 @@ class Tracking:
         self.model.__dict__.pop("compute_loss", None)
         keras_internals.present_all(self.model)
         keras_internals.remove_weights(self.model, self.variables)
+
+    @contextlib.contextmanager
+    def standing(self):
+        """Inside, probes that `make_probes` alone made measure what the model computes."""
+        for probe in self.probes:
+            probe.install()
+        try:
+            yield
+        finally:
+            for probe in self.probes:
+                probe.remove()
 
     @contextlib.contextmanager
     def hidden(self):

@@ -1,0 +1,21 @@
+"""Metrics with one number for every weight: what solving and sampling share."""
+
+from keras import ops
+
+from keras_langevin.preconditioners.preconditioner import Preconditioner
+
+
+class Diagonal(Preconditioner):
+    """The metric is a list with an array M > 0 for each parameter; None stands for M = 1."""
+
+    def solve(self, metric, vectors):
+        return [x if m is None else x / m for m, x in zip(metric, vectors, strict=True)]
+
+    def sample(self, metric, normals):
+        return [x if m is None else x * ops.rsqrt(m) for m, x in zip(metric, normals, strict=True)]
+
+    def multiply(self, metric, vectors):
+        return [x if m is None else x * m for m, x in zip(metric, vectors, strict=True)]
+
+    def log_determinant(self, metric):
+        return sum(ops.sum(ops.log(m)) for m in metric if m is not None)
