@@ -12,7 +12,9 @@ from keras_langevin.automatic_learning_rate import find_learning_rate
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.metric_warm_up import warm_up_metric
 from keras_langevin.optimizers import (
+    NGD,
     SGLD,
+    SNGD,
     BNPLangevin,
     DOPLangevin,
     LangevinOptimizer,
@@ -20,6 +22,7 @@ from keras_langevin.optimizers import (
     RMSPropLangevin,
 )
 from keras_langevin.posterior_sampler import PosteriorSampler
+from keras_langevin.random_batches import RandomBatches
 from keras_langevin.statistics import track_statistics, untrack_statistics
 from keras_langevin.storage.sample import Sample
 from keras_langevin.storage.sample_store import CorruptSampleError, SampleStore
@@ -27,7 +30,9 @@ from keras_langevin.storage.sample_store import CorruptSampleError, SampleStore
 __version__ = "0.1.0"
 
 __all__ = [
+    "NGD",
     "SGLD",
+    "SNGD",
     "BNPLangevin",
     "BayesianEnsembleModel",
     "CorruptSampleError",
@@ -36,6 +41,7 @@ __all__ = [
     "PosteriorSampler",
     "QDOPLangevin",
     "RMSPropLangevin",
+    "RandomBatches",
     "Sample",
     "SampleStore",
     "calibration",

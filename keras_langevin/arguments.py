@@ -30,6 +30,12 @@ def unit_interval(name, value, zero_allowed=False):
     return float(value)
 
 
+def one_of(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {choices}. Received: {name}={value!r}")
+    return value
+
+
 def integer(name, value, at_least=0, below=math.inf):
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or not at_least <= value < below:

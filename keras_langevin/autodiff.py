@@ -88,3 +88,77 @@ def _gauss_newton_tensorflow(outputs, loss, values, vectors):
     tangents = differentiate(pulled, probe, vectors)
     curved = differentiate(slopes, flat, tangents)
     return differentiate(predictions, values, curved)
+
+
+def pulled_back(outputs, values, examples, cotangents):
+    """c J for every example and every row c of its cotangents, J the Jacobian of its outputs by
+    the values.
+
+    Args:
+        outputs: `outputs(values, examples)`, shape `(n, outputs)`, one row an example.
+        values: List of arrays.
+        examples: Nested arrays, first axis n.
+        cotangents: Shape `(n, rows, outputs)`.
+
+    Returns:
+        One array `(n, rows, *shape)` for each of the values.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return _pulled_back_tensorflow(outputs, values, examples, cotangents)
+    if backend == "jax":
+        from jax import vjp, vmap
+    else:
+        from torch.func import vjp, vmap
+
+    def one(example, rows):
+        _, pullback = vjp(lambda values: outputs(values, _with_batch_axis(example))[0], values)
+        return vmap(lambda row: pullback(row)[0])(rows)
+
+    return vmap(one)(examples, cotangents)
+
+
+def _pulled_back_tensorflow(outputs, values, examples, cotangents):
+    import tensorflow as tf
+
+    def one(arguments):
+        example, rows = arguments
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(values)
+            output = outputs(values, _with_batch_axis(example))[0]
+        gradients = [
+            tape.gradient(output, values, row, unconnected_gradients="zero")
+            for row in tf.unstack(rows)
+        ]
+        return [tf.stack(parts) for parts in zip(*gradients, strict=True)]
+
+    return tf.vectorized_map(one, (examples, cotangents))
+
+
+def _with_batch_axis(example):
+    return keras.tree.map_structure(lambda a: ops.expand_dims(a, 0), example)
+
+
+def jacobian(function, vector):
+    """∂function/∂vector, shape `(*function(vector).shape, len(vector))`, one forward pass for
+    each entry of the vector, all at once."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return jax.jacfwd(function)(vector)
+    if backend == "torch":
+        import torch
+
+        return torch.func.jacfwd(function)(vector)
+    import tensorflow as tf
+
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            inner.watch(vector)
+            result = function(vector)
+        probe = tf.zeros_like(result)
+        outer.watch(probe)
+        pulled = inner.gradient(result, vector, probe, unconnected_gradients="zero")
+    columns = outer.jacobian(pulled, probe, unconnected_gradients="zero")  # linear in the probe
+    return tf.experimental.numpy.moveaxis(columns, 0, -1)

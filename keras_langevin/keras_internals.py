@@ -240,15 +240,27 @@ def batches_of_fit(model, count):
     Keras shows callbacks no data; they stand in the frame of `fit`. A generator cannot be read
     twice: of one these are the batches that Keras keeps of its beginning.
     """
+    adapter = _adapter_of_fit(model)
+    if adapter is None:
+        return []
+    kept = getattr(adapter, "_first_batches", None)
+    batches = itertools.islice(kept or adapter.get_numpy_iterator(), count)
+    return [keras.utils.unpack_x_y_sample_weight(batch) for batch in batches]
+
+
+def dataset_of_fit(model):
+    """The `PyDataset` that a running `fit` trains the model on, None for other data."""
+    return getattr(_adapter_of_fit(model), "py_dataset", None)
+
+
+def _adapter_of_fit(model):
     frame = inspect.currentframe()
     while frame is not None:
         adapter = getattr(frame.f_locals.get("epoch_iterator"), "data_adapter", None)
         if adapter is not None and frame.f_locals.get("self") is model:
-            kept = getattr(adapter, "_first_batches", None)
-            batches = itertools.islice(kept or adapter.get_numpy_iterator(), count)
-            return [keras.utils.unpack_x_y_sample_weight(batch) for batch in batches]
+            return adapter
         frame = frame.f_back
-    return []
+    return None
 
 
 def flatten_layers(model):
@@ -258,6 +270,21 @@ def flatten_layers(model):
 def own_trainable_variables(layer):
     """What a layer holds itself, not through its sublayers, and would be trained."""
     return [v for v in layer._trainable_variables if v.trainable and not is_statistic(v)]
+
+
+def call_in_training(model, x):
+    """The model's outputs as its training step calls it."""
+    return model(x, training=True) if model._call_has_training_arg else model(x)
+
+
+def is_random_state(variable):
+    """Whether a `keras.random.SeedGenerator` holds it."""
+    return variable.name == "seed_generator_state"
+
+
+def other_random_state(state):
+    """A state of a `keras.random.SeedGenerator`, (seed, counter), that draws other numbers."""
+    return state + ops.convert_to_tensor(np.array([0x2545F491, 0]), dtype=state.dtype)
 
 
 def has_replaced_weights(layer):

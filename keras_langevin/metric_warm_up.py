@@ -47,7 +47,7 @@ def fill_metric(model, batches, again=False):
     preconditioner = optimizer.preconditioner
     if not preconditioner.learns or (preconditioner.is_filled and not again):
         return
-    x, y, sample_weight = map(_joined, zip(*batches, strict=True))
+    x, y, sample_weight = map(joined, zip(*batches, strict=True))
     history = getattr(model, "history", None)  # `fit` may be running: it returns this one
     with optimizer.at_rest():
         model.fit(
@@ -84,7 +84,7 @@ def num_examples(batch) -> int:
     return len(next(a for a in keras.tree.flatten(batch) if a is not None))
 
 
-def _joined(parts):
+def joined(parts):
     if parts[0] is None:
         return None
     return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)

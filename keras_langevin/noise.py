@@ -1,4 +1,4 @@
-"""Gaussian noise as a pure function of (seed, iteration, stream).
+"""Random numbers as a pure function of (seed, iteration, stream).
 
 No state is kept, so nothing can be lost on resume or be left untracked: the same
 (seed, iteration, stream) gives the same numbers on every replica, and another iteration
@@ -6,6 +6,9 @@ gives other numbers. TensorFlow and JAX hash a counter in plain integer arithmet
 fuses into the weight update; torch, which has no unsigned arithmetic, reseeds its own
 generator from the same key.
 """
+
+import functools
+import operator
 
 import keras
 import numpy as np
@@ -37,17 +40,40 @@ def standard_normal(shape, seed: int, iteration, stream: int):
     shape = tuple(int(n) for n in shape)
     if keras.backend.backend() == "torch":
         return _torch_normal(shape, seed, iteration, stream)
-    first, second = _keys(seed, iteration, stream)
-    counter = ops.cast(ops.arange(int(np.prod(shape)), dtype="int32"), "uint32")
-    bits = _mix(ops.bitwise_xor(counter, first))
-    bits = _mix(bits + second)
+    bits = _bits(int(np.prod(shape)), seed, iteration, stream)
     return ops.reshape(_normal_from_bits(bits), shape)
 
 
-def _keys(seed, iteration, stream):
+def random_signs(shape, seed: int, iteration, stream: int):
+    """Independent +1 and -1, equally likely, float32. The same key gives signs that are
+    independent of the `standard_normal` numbers.
+
+    Args:
+        shape: Shape of the result. Sizes may be tensors, such as TensorFlow's batch size.
+        seed, iteration, stream: As in `standard_normal`.
+    """
+    if keras.backend.backend() == "torch":
+        return _torch_signs(tuple(shape), seed, iteration, stream)
+    count = functools.reduce(operator.mul, shape, 1)
+    bits = _bits(count, seed, iteration, stream, _SIGNS)
+    signs = ops.where(bits > _word(0x7FFFFFFF), -1.0, 1.0)
+    return ops.cast(ops.reshape(signs, shape), "float32")
+
+
+_SIGNS = 1  # a second family of streams
+
+
+def _bits(count, seed, iteration, *stream):
+    first, second = _keys(seed, iteration, *stream)
+    counter = ops.cast(ops.arange(count, dtype="int32"), "uint32")
+    bits = _mix(ops.bitwise_xor(counter, first))
+    return _mix(bits + second)
+
+
+def _keys(seed, iteration, *stream):
     """Two 32-bit words. The words of (seed, stream) are themselves hashed: were they added as
     they are, seed 2 would repeat the noise of seed 1 one step later."""
-    own = np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(2)
+    own = np.random.SeedSequence(seed, spawn_key=stream).generate_state(2)
     iteration = ops.cast(iteration, "uint32")
     first = _mix(iteration + _word(int(own[0])))
     second = _mix(first + _word(int(own[1])))
@@ -89,8 +115,22 @@ def _polynomial(coefficients, x):
 def _torch_normal(shape, seed, iteration, stream):
     import torch
 
-    device = ops.zeros(()).device
-    generator = torch.Generator(device)
-    key = np.random.SeedSequence(seed, spawn_key=(int(iteration), stream))
+    generator = _torch_generator(seed, iteration, stream)
+    return torch.randn(shape, generator=generator, device=generator.device)
+
+
+def _torch_signs(shape, seed, iteration, stream):
+    import torch
+
+    generator = _torch_generator(seed, iteration, stream, _SIGNS)
+    bits = torch.randint(0, 2, shape, generator=generator, device=generator.device)
+    return ops.cast(2 * bits - 1, "float32")
+
+
+def _torch_generator(seed, iteration, *stream):
+    import torch
+
+    generator = torch.Generator(ops.zeros(()).device)
+    key = np.random.SeedSequence(seed, spawn_key=(int(iteration), *stream))
     generator.manual_seed(int(key.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-    return torch.randn(shape, generator=generator, device=device)
+    return generator

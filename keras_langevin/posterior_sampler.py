@@ -215,6 +215,8 @@ class PosteriorSampler(keras.callbacks.Callback):
         if was_restored:
             self._checkpoint.restore(self.model)
             self._must_restore = False
+        if hasattr(optimizer, "begin_fit"):
+            optimizer.begin_fit(self.model)
         if getattr(optimizer, "has_automatic_learning_rate", False):
             num_steps = (self.params.get("epochs") or 0) * (self.params.get("steps") or 0)
             self._automatic = AutomaticLearningRate(self.model, num_steps)

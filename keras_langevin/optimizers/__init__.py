@@ -2,12 +2,16 @@
 
 from keras_langevin.optimizers.bnp_langevin import BNPLangevin
 from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
+from keras_langevin.optimizers.ngd import NGD
 from keras_langevin.optimizers.outer_product_langevin import DOPLangevin, QDOPLangevin
 from keras_langevin.optimizers.rmsprop_langevin import RMSPropLangevin
 from keras_langevin.optimizers.sgld import SGLD
+from keras_langevin.optimizers.sngd import SNGD
 
 __all__ = [
+    "NGD",
     "SGLD",
+    "SNGD",
     "BNPLangevin",
     "DOPLangevin",
     "LangevinOptimizer",

@@ -13,7 +13,7 @@ from keras_langevin.arguments import integer, non_negative_number, number
 from keras_langevin.keras_internals import JointOptimizer
 from keras_langevin.noise import standard_normal
 from keras_langevin.preconditioners.euclidean import Euclidean
-from keras_langevin.preconditioners.preconditioner import BlockLayout, Layout
+from keras_langevin.preconditioners.preconditioner import Layout, block_layouts
 from keras_langevin.weights import is_statistic
 
 DEFAULT_PRIOR = priors.FanInNormal(10.0)
@@ -99,6 +99,10 @@ class LangevinOptimizer(JointOptimizer):
     def statistics_stride(self):
         return self.preconditioner.statistics_stride
 
+    @property
+    def fisher(self):
+        return getattr(self.preconditioner, "fisher", "empirical")
+
     @keras.optimizers.Optimizer.learning_rate.setter
     def learning_rate(self, learning_rate):
         keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)
@@ -121,7 +125,7 @@ class LangevinOptimizer(JointOptimizer):
                 prior.precision(tuple(v.shape)) / self.num_data
                 for prior, v in zip(self._priors, parameters, strict=True)
             ),
-            blocks=tuple(_blocks(variables, positions)),
+            blocks=block_layouts(variables, positions),
         )
         self.preconditioner.build(layout, self._add_state)
         if self.drift_clip is not None:
@@ -309,23 +313,6 @@ class LangevinOptimizer(JointOptimizer):
             if isinstance(config.get(name), dict) and "class_name" in config[name]:
                 config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
         return super().from_config(config, custom_objects)
-
-
-def _blocks(variables, positions):
-    """The blocks that the statistics among the variables describe."""
-    measured = {}
-    statistics = [v.statistic for v in variables if is_statistic(v)]
-    for index, statistic in enumerate(statistics):
-        if statistic.block is not None:
-            measured.setdefault(statistic.block, {})[statistic.kind] = index
-    for block, indices in measured.items():
-        yield BlockLayout(
-            kernel=positions[id(block.kernel)],
-            bias=None if block.bias is None else positions[id(block.bias)],
-            bias_shape=block.bias_shape,
-            shift_shape=block.shift_shape,
-            statistics=indices,
-        )
 
 
 def _warn_about(parameters):

@@ -26,6 +26,7 @@ class OuterProductLangevin(LangevinOptimizer):
         statistics_rate_floor=0.01,
         lagged=True,
         freeze_after=None,
+        fisher="empirical",
         **kwargs,
     ):
         kwargs.setdefault("name", type(self).__name__.lower())
@@ -38,6 +39,7 @@ class OuterProductLangevin(LangevinOptimizer):
             statistics_rate_floor=statistics_rate_floor,
             lagged=lagged,
             freeze_after=freeze_after,
+            fisher=fisher,
         )
         super().__init__(learning_rate, num_data, preconditioner=metric, **kwargs)
 
@@ -71,6 +73,11 @@ class DOPLangevin(OuterProductLangevin):
         statistics_rate, statistics_rate_floor, lagged, freeze_after: How the metric averages
             over steps; see `kl.preconditioners.AveragingPreconditioner`. `lagged=False` is the
             paper.
+        fisher: `"empirical"` (the default, and the paper) takes the gradients g_n under the data's
+            labels, `"model"` under labels drawn from the model: the true Fisher information,
+            which neither vanishes where the model fits its data nor follows wrong labels. One
+            more forward and backward pass a step; see
+            `kl.preconditioners.DiagonalOuterProduct`.
         **kwargs: See `kl.LangevinOptimizer`: `temperature`, `prior`, `batch_size`, `seed`, and
             Keras' own.
 
@@ -83,7 +90,9 @@ class DOPLangevin(OuterProductLangevin):
 
     References:
         G. Marceau-Caron, Y. Ollivier, "Natural Langevin Dynamics for Neural Networks", GSI
-        2017, arXiv:1712.01076, and the code released with it.
+        2017, arXiv:1712.01076, and the code released with it. F. Kunstner, L. Balles,
+        P. Hennig, "Limitations of the empirical Fisher approximation for natural gradient
+        descent", NeurIPS 2019, arXiv:1905.12558, for when to prefer `fisher="model"`.
     """
 
     metric_class = DiagonalOuterProduct
@@ -102,8 +111,8 @@ class QDOPLangevin(OuterProductLangevin):
 
     Args:
         learning_rate, num_data, prior_in_metric, damping, epsilon, statistics_stride,
-            statistics_rate, statistics_rate_floor, lagged, freeze_after, **kwargs: As in
-            `kl.DOPLangevin`.
+            statistics_rate, statistics_rate_floor, lagged, freeze_after, fisher, **kwargs: As
+            in `kl.DOPLangevin`.
 
     Example:
 

@@ -1,10 +1,10 @@
-"""Outer-product (empirical) Fisher metrics from per-example gradients: diagonal and
-quasi-diagonal. Notation of Marceau-Caron and Ollivier (2017): M00, M0i, Mii."""
+"""Outer-product Fisher metrics from per-example gradients: diagonal and quasi-diagonal.
+Notation of Marceau-Caron and Ollivier (2017): M00, M0i, Mii."""
 
 import keras
 from keras import ops
 
-from keras_langevin.arguments import integer, non_negative_number
+from keras_langevin.arguments import integer, non_negative_number, one_of
 from keras_langevin.preconditioners.diagonal import Diagonal
 from keras_langevin.preconditioners.preconditioner import SMALLEST, AveragingPreconditioner
 from keras_langevin.preconditioners.quasi_diagonal import QuasiDiagonal, centred, with_added
@@ -26,17 +26,32 @@ class OuterProduct(AveragingPreconditioner):
             at least 100 examples, all of a smaller batch: on MNIST with batches of 500, from
             500 down to 32 measured examples made no difference to the ensemble
             (`examples/mnist_statistics_stride.py`).
+        fisher: Whose labels the gradients g_n have: `"empirical"`, the data's (the default and
+            the papers'), or `"model"`, labels drawn from the model at its present weights, anew
+            in every step, which makes M an estimate of the true Fisher information, the
+            curvature of a calibrated model's loss. The outer products under the data's labels
+            vanish where the model fits them and follow wrong ones; those under the model's do
+            neither (Kunstner et al. 2019). It costs one more forward and backward pass a step,
+            and needs a loss that says what is drawn: cross-entropies, mean squared error,
+            `kl.losses.GaussianNLL`. Weights of examples or of losses multiply log-likelihoods.
     """
 
     approximates_fisher = True
 
     def __init__(
-        self, prior_in_metric=True, damping=1.0, epsilon=1e-8, statistics_stride=None, **kwargs
+        self,
+        prior_in_metric=True,
+        damping=1.0,
+        epsilon=1e-8,
+        statistics_stride=None,
+        fisher="empirical",
+        **kwargs,
     ):
         super().__init__(**kwargs)
         if statistics_stride is not None:
             statistics_stride = integer("statistics_stride", statistics_stride, at_least=1)
         self.statistics_stride = statistics_stride
+        self.fisher = one_of("fisher", fisher, ("empirical", "model"))
         self.prior_in_metric = bool(prior_in_metric)
         self.damping = non_negative_number("damping", damping)
         self.epsilon = non_negative_number("epsilon", epsilon)
@@ -52,6 +67,7 @@ class OuterProduct(AveragingPreconditioner):
             "damping": self.damping,
             "epsilon": self.epsilon,
             "statistics_stride": self.statistics_stride,
+            "fisher": self.fisher,
             **super().get_config(),
         }
 

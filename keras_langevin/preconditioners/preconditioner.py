@@ -5,6 +5,7 @@ import dataclasses
 from keras import ops
 
 from keras_langevin.arguments import integer, unit_interval
+from keras_langevin.weights import is_statistic
 
 # Below this an entry of a metric counts as zero; drift and noise see the same clamped value.
 SMALLEST = 1e-20
@@ -26,6 +27,29 @@ class BlockLayout:
     bias_shape: tuple | None
     shift_shape: tuple | None
     statistics: dict
+
+
+def block_layouts(variables, positions) -> tuple[BlockLayout, ...]:
+    """The blocks that the statistics among the variables describe.
+
+    Args:
+        positions: From the id of a parameter to its place in the list of parameters.
+    """
+    measured = {}
+    statistics = [v.statistic for v in variables if is_statistic(v)]
+    for index, statistic in enumerate(statistics):
+        if statistic.block is not None:
+            measured.setdefault(statistic.block, {})[statistic.kind] = index
+    return tuple(
+        BlockLayout(
+            kernel=positions[id(block.kernel)],
+            bias=None if block.bias is None else positions[id(block.bias)],
+            bias_shape=block.bias_shape,
+            shift_shape=block.shift_shape,
+            statistics=indices,
+        )
+        for block, indices in measured.items()
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,6 +52,13 @@ def resolve_families(model, output=None, noise_stddev=None):
     return keras.tree.pack_sequence_as(structure, families)
 
 
+def one_per_output(model, name, value):
+    """One entry of `value` for each output of a compiled model, in the order of
+    `keras.tree.flatten`. `value`, called `name` in errors, is one for all of them, or has the
+    structure of the outputs or their names."""
+    return _spread(value, name, _structure(model, compile_argument(model, "loss")), model)
+
+
 def _structure(model, said):
     """The structure of the outputs where it is known, else that of what was said of them."""
     like = _outputs(model) if _is_functional(model) else said

@@ -39,7 +39,7 @@ class Block:
 
 
 # Kinds of statistics. δ is the derivative of one example's loss by z; averages are over
-# examples, those of the inputs over positions too. The last three do not add over replicas or
+# examples, those of the inputs over positions too. The last four do not add over replicas or
 # micro-batches.
 SECOND_MOMENT = "second_moment"  # Mii = E[δ² x²], shaped as the kernel
 CROSS_MOMENT = "cross_moment"  # M0i = E[δ² x], shaped as the kernel
@@ -49,6 +49,7 @@ INPUT_SECOND_MOMENT = "input_second_moment"  # E[x²] for every feature
 SHIFT = "shift"  # c for every feature, rows (used, next): moments are of x - c
 UNIT_SCALE = "unit_scale"  # max(inputs of a unit / batch, √positions)
 LOSS_SCALE = "loss_scale"  # what the loss was multiplied by
+LABEL_DRAW = "label_draw"  # how many times labels were drawn from the model
 
 KINDS = {
     "diagonal": (SECOND_MOMENT, BIAS_SECOND_MOMENT),
@@ -66,7 +67,7 @@ class Statistic:
 
     @property
     def is_intensive(self) -> bool:
-        return self.kind in (SHIFT, UNIT_SCALE, LOSS_SCALE)
+        return self.kind in (SHIFT, UNIT_SCALE, LOSS_SCALE, LABEL_DRAW)
 
     @property
     def is_of_gradients(self) -> bool:

@@ -29,7 +29,13 @@ class Probe:
             that is not trained.
         spatial: `"independent"` or `"exact"`.
         stride: Measures every `stride`-th example; None: as few as leave 100.
+
+    `shifts_by_own_mean` takes moments about the mean of the inputs at hand rather than that of
+    the last batch, which micro-batches and replicas have in common.
     """
+
+    shifts_by_own_mean = False
+    is_measuring = True  # off, it checks the layer's calls alone
 
     def __init__(self, layer, rule, blocks, variables, spatial, stride):
         self.layer, self.rule, self.blocks = layer, rule, blocks
@@ -49,7 +55,7 @@ class Probe:
         if isinstance(inputs, keras.KerasTensor):
             return self.plain_call(*args, **kwargs)
         self.rule.check(self.layer, inputs, kwargs)
-        if not any(self.variables):
+        if not self.is_measuring or not any(self.variables):
             return self.plain_call(*args, **kwargs)
         with self.rule.pre_activation(self.layer) as activation:
             z = self.plain_call(*args, **kwargs)
@@ -88,6 +94,9 @@ class Probe:
                 continue
             current = {kind: next(values) for kind in variables}
             shift = current.get(SHIFT)
+            if shift is not None and self.shifts_by_own_mean:
+                mean = ops.mean(ops.reshape(features, (-1, shift.shape[1])), axis=0)
+                shift = ops.stack([mean, mean])
             if of_inputs:
                 measured = measure_inputs(block, features, delta, shift)
             else:

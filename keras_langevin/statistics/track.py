@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_langevin import keras_internals
 from keras_langevin.statistics.block import LOSS_SCALE, Statistic, statistics_of
+from keras_langevin.statistics.model_labels import ModelLabels, families_of
 from keras_langevin.statistics.probe import Probe
 from keras_langevin.statistics.registry import find_rule
 from keras_langevin.weights import parameters
@@ -42,7 +43,8 @@ def track_statistics(model, optimizer, spatial=None):
         The model.
 
     Raises:
-        ValueError: The model is not built, or a variable is shared between layers.
+        ValueError: The model is not built, or a variable is shared between layers; the optimizer
+            wants labels drawn from the model, and the compiled loss does not say how.
 
     Layers without a rule, inside a `keras.layers.Wrapper` or a recurrent layer, with LoRA or
     quantized are named in a warning; their variables use the Euclidean metric of
@@ -51,6 +53,8 @@ def track_statistics(model, optimizer, spatial=None):
     inner = keras_internals.inner_optimizer(optimizer)
     wanted = getattr(inner, "statistics", None)
     stride = getattr(inner, "statistics_stride", 1)
+    draws_labels = getattr(inner, "fisher", "empirical") == "model"
+    label_seed = getattr(inner, "seed", 0) if draws_labels else None
     if spatial is not None and spatial not in _SPATIAL:
         raise ValueError(
             f"`spatial` must be one of {_SPATIAL} or None. Received: spatial={spatial!r}"
@@ -61,15 +65,29 @@ def track_statistics(model, optimizer, spatial=None):
             f"{model.name!r} without weights. Begin it with `keras.Input(shape)` or call "
             "`model.build(input_shape)` first."
         )
+    attach = getattr(getattr(inner, "preconditioner", None), "attach", None)
+    if attach is not None:  # a metric that reads the model by itself
+        attach(model)
     tracking = _tracking(model)
     if spatial is None:
         spatial = tracking.spatial if tracking else "independent"
-    if wanted is None or (tracking and tracking.serves(wanted, spatial, stride)):
+    if wanted is None:
+        return model
+    if draws_labels and model.compiled:
+        families_of(model)
+    if tracking and tracking.serves(wanted, spatial, stride) and tracking.label_seed == label_seed:
         return model
     if tracking:
         untrack_statistics(model)
     tracking = Tracking(model, wanted, spatial, stride)
+    tracking.label_seed = label_seed
     tracking.install()
+    if draws_labels:
+        with tracking._variable_scope():
+            labels = ModelLabels(model, tracking.probes, label_seed, lambda: tracking.is_hidden)
+        labels.install()
+        tracking.variables.append(labels.variable)
+        keras_internals.add_weights(model, [labels.variable])
     model.__dict__["keras_langevin_tracking"] = tracking
     keras_internals.rebuild_optimizer(optimizer, model.trainable_variables)
     return model

@@ -1,0 +1,244 @@
+"""What `kl.NGD` and `kl.SNGD` share: a Fisher metric at the present weights, the noise of
+minibatches as the noise, and the temperature that follows from it."""
+
+import math
+import warnings
+
+from keras import ops
+
+from keras_langevin.arguments import integer, positive_number
+from keras_langevin.keras_internals import batches_of_fit, dataset_of_fit
+from keras_langevin.metric_warm_up import joined, num_examples
+from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
+from keras_langevin.preconditioners.dense_fisher import DenseFisher
+from keras_langevin.preconditioners.structured_fisher import DiagonalFisher, QuasiDiagonalFisher
+from keras_langevin.random_batches import RandomBatches, epoch_balance
+
+STRUCTURES = {
+    "dense": DenseFisher,
+    "quasi_diagonal": QuasiDiagonalFisher,
+    "diagonal": DiagonalFisher,
+}
+
+
+class NaturalGradient(LangevinOptimizer):
+    """Natural gradient dynamics in M(θ) = F(θ) + δ I.
+
+    Args:
+        injects_noise: False, the noise is that of the minibatches and sets the temperature;
+            True, noise of covariance 2ηT/N M⁻¹ is injected, as in every other sampler here.
+        Others: see `kl.NGD`.
+    """
+
+    injects_noise = True
+
+    def __init__(
+        self,
+        learning_rate,
+        num_data=None,
+        temperature=None,
+        batch_size=None,
+        structure="dense",
+        fisher="model",
+        damping=0.1,
+        num_examples=1024,
+        num_draws=None,
+        output=None,
+        noise_stddev=None,
+        injects_noise=False,
+        **kwargs,
+    ):
+        if structure not in STRUCTURES:
+            raise ValueError(
+                f"`structure` must be one of {tuple(STRUCTURES)}. Received: structure={structure!r}"
+            )
+        arguments = {
+            "fisher": fisher,
+            "damping": damping,
+            "num_examples": num_examples,
+            "output": output,
+            "noise_stddev": noise_stddev,
+        }
+        if structure == "dense":
+            arguments["num_draws"] = num_draws
+        elif num_draws is not None:
+            raise ValueError(
+                f'`num_draws` is for structure="dense". Received: num_draws={num_draws}, '
+                f"structure={structure!r}"
+            )
+        if kwargs.get("drift_clip") not in (None, math.inf):
+            raise ValueError(
+                "A clipped drift has no temperature to report. Received: drift_clip="
+                f"{kwargs['drift_clip']}. Raise `damping` instead: steps get shorter."
+            )
+        super().__init__(
+            learning_rate,
+            num_data,
+            temperature=temperature if injects_noise and temperature is not None else 1.0,
+            preconditioner=STRUCTURES[structure](**arguments),
+            batch_size=batch_size if injects_noise else None,
+            **kwargs,
+        )
+        self.structure, self.injects_noise = structure, injects_noise
+        self._given = {"temperature": temperature, "batch_size": batch_size}
+        if not self.injects_noise:
+            self._settle(learning_rate, temperature, batch_size)
+
+    # ----------------------------------------------------------------------- temperature
+
+    def _settle(self, learning_rate, temperature, batch_size):
+        """The batch size, given or from the temperature."""
+        n = self.num_data
+        if learning_rate == "auto":
+            raise ValueError(
+                "The learning rate sets the temperature here, and cannot be found automatically. "
+                'Received: learning_rate="auto". Pass a number below 2, the stability limit.'
+            )
+        if temperature is None and batch_size is None:
+            raise ValueError(
+                "The noise of the minibatches is the noise of this sampler: pass the `batch_size` "
+                "that `fit` will use, or the `temperature` and read the batch size that it needs "
+                "from `optimizer.batch_size`. Received: temperature=None, batch_size=None."
+            )
+        if batch_size is not None:
+            self.batch_size = integer("batch_size", batch_size, at_least=1)
+            if self.batch_size > n:
+                raise ValueError(
+                    "`batch_size` must be at most num_data. Received: "
+                    f"batch_size={batch_size}, num_data={n}"
+                )
+        if temperature is None:
+            return
+        temperature = positive_number("temperature", temperature)
+        if callable(learning_rate):
+            raise ValueError(
+                "A `temperature` needs a constant learning rate, which together with the batch "
+                "size sets it. Received: a schedule and temperature="
+                f"{temperature}. Pass `batch_size` instead; the temperature then follows the "
+                "schedule."
+            )
+        needed = n / (2 * temperature / learning_rate + 1) if learning_rate else 0
+        if batch_size is None:
+            if round(needed) < 1:
+                raise ValueError(
+                    f"Temperature {temperature:g} needs a batch size of {needed:.2g}, expected at "
+                    f"least 1. Received: learning_rate={learning_rate}, num_data={n}. Raise the "
+                    f"learning rate to {2 * temperature / (n - 1):.3g} or more, or lower the "
+                    "temperature."
+                )
+            self.batch_size = round(needed)
+        elif abs(batch_size - needed) > 1:
+            raise ValueError(
+                f"Batches of {batch_size} at learning rate {learning_rate:g} sample at temperature "
+                f"{self.temperature:.4g}. Received: temperature={temperature:g}. Use "
+                f"batch_size={max(round(needed), 1)}, or "
+                f"learning_rate={2 * temperature * batch_size / max(n - batch_size, 1):.4g}."
+            )
+
+    @property
+    def temperature(self):
+        """T. With the noise of minibatches (ηN/2B)(1 − B/N) at the present learning rate."""
+        if self.injects_noise:
+            return self._temperature
+        share = 1 / self.batch_size - 1 / self.num_data
+        return float(ops.convert_to_numpy(self.learning_rate)) * self.num_data / 2 * share
+
+    @temperature.setter
+    def temperature(self, value):
+        self._temperature = value
+
+    def begin_fit(self, model):
+        """Shows the metric the training data, and checks that their batches are those that the
+        temperature was computed for. Called by `kl.PosteriorSampler`."""
+        batches = batches_of_fit(model, 1)
+        if not batches:
+            return
+        batch_size, dataset = num_examples(batches[0]), dataset_of_fit(model)
+        metric = self.preconditioner
+        if not metric.is_filled:
+            if isinstance(dataset, RandomBatches):
+                x, y = dataset.examples(metric.num_examples)
+            else:
+                batches = batches_of_fit(model, math.ceil(metric.num_examples / batch_size))
+                x, y = (joined(part) for part in list(zip(*batches, strict=True))[:2])
+            metric.set_data(x, y)
+        if not self.injects_noise:
+            self._check_batch_size(batch_size)
+            self._warn_about_epochs(dataset)
+
+    def _check_batch_size(self, batch_size):
+        if batch_size != self.batch_size:
+            raise ValueError(
+                f"`fit` must use batches of {self.batch_size} examples, from which the "
+                f"temperature {self.temperature:.4g} was computed. Received: batches of "
+                f"{batch_size}. Pass `batch_size={self.batch_size}` to `fit` or "
+                f"`batch_size={batch_size}` to {type(self).__name__}."
+            )
+
+    def _warn_about_epochs(self, dataset):
+        if isinstance(dataset, RandomBatches):
+            return
+        n, b = self.num_data, self.batch_size
+        balance = epoch_balance(float(ops.convert_to_numpy(self.learning_rate)), max(n // b, 1))
+        rest = f", and the last batch of an epoch has only {n % b:g} examples" if n % b else ""
+        warnings.warn(
+            "Batches that go through shuffled data balance each other out within an epoch: at "
+            f"ends of epochs the samples spread as at about {balance:.2f} of the temperature "
+            f"{self.temperature:.3g}{rest}. Pass `kl.RandomBatches(x, y, {b})` to `fit`.",
+            stacklevel=2,
+        )
+
+    # ------------------------------------------------------------------------------ step
+
+    def step(self, parameters, gradients, learning_rate):
+        self._check_learning_rate()
+        learning_rate = ops.cast(learning_rate, "float32")
+        values, gradients, present = self._complete(parameters, gradients)
+        metric = self.preconditioner.at(values)
+        slopes = self.add_prior(values, gradients)
+        values = self.move(values, slopes, metric, learning_rate)
+        for position, variable in present:
+            yield variable, values[position]
+
+    def move(self, values, slopes, metric, learning_rate):
+        """The new values; `slopes` are the gradient of G on the minibatch."""
+        step = self.displacement(slopes, metric, learning_rate)
+        return [θ + d for θ, d in zip(values, step, strict=True)]
+
+    def displacement(self, slopes, metric, learning_rate):
+        """−η M⁻¹ (gradient and noise), all at the metric of the present weights."""
+        normals = self.normals([g.shape for g in slopes])
+        if not self.injects_noise:
+            # Minibatches bring noise of covariance c F; c δ I completes it to c M.
+            scale = (self.preconditioner.damping * self._minibatch_variance()) ** 0.5
+            slopes = [g + scale * ξ for g, ξ in zip(slopes, normals, strict=True)]
+        step = [-learning_rate * d for d in self.preconditioner.solve(metric, slopes)]
+        if self.injects_noise:
+            noise = self.preconditioner.sample(metric, normals)
+            scale = self.noise_scale(learning_rate)
+            step = [d + scale * n for d, n in zip(step, noise, strict=True)]
+        return step
+
+    def correction_rate(self, learning_rate):
+        """ηT/N, by which the correction k enters a step."""
+        if self.injects_noise:
+            return learning_rate * self._temperature / self.num_data
+        return learning_rate**2 / 2 * self._minibatch_variance()
+
+    def _minibatch_variance(self):
+        """c = (1/B)(1 − B/N): the gradient of a minibatch has the covariance c F."""
+        return 1 / self.batch_size - 1 / self.num_data
+
+    # -------------------------------------------------------------------------- the rest
+
+    def minibatch_noise(self, batch_size):
+        return super().minibatch_noise(batch_size) if self.injects_noise else None
+
+    def sampler_logs(self):
+        return super().sampler_logs() if self.injects_noise else {}
+
+    def preconditioner_config(self):
+        return {"structure": self.structure, **self.preconditioner.get_config()}
+
+    def get_config(self):
+        return {**super().get_config(), **dict(self._given)}
