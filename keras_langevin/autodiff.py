@@ -112,7 +112,7 @@ def pulled_back(outputs, values, examples, cotangents):
         from torch.func import vjp, vmap
 
     def one(example, rows):
-        _, pullback = vjp(lambda values: outputs(values, _with_batch_axis(example))[0], values)
+        _, pullback = vjp(lambda values: _of_one_example(outputs, values, example), values)
         return vmap(lambda row: pullback(row)[0])(rows)
 
     return vmap(one)(examples, cotangents)
@@ -125,7 +125,7 @@ def _pulled_back_tensorflow(outputs, values, examples, cotangents):
         example, rows = arguments
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(values)
-            output = outputs(values, _with_batch_axis(example))[0]
+            output = _of_one_example(outputs, values, example)
         gradients = [
             tape.gradient(output, values, row, unconnected_gradients="zero")
             for row in tf.unstack(rows)
@@ -135,13 +135,16 @@ def _pulled_back_tensorflow(outputs, values, examples, cotangents):
     return tf.vectorized_map(one, (examples, cotangents))
 
 
-def _with_batch_axis(example):
-    return keras.tree.map_structure(lambda a: ops.expand_dims(a, 0), example)
+def _of_one_example(outputs, values, example):
+    batch = keras.tree.map_structure(lambda a: ops.expand_dims(a, 0), example)
+    # A slice `[0]` in its place makes XLA compile anew in every step, when differentiated twice
+    # inside a vectorized loop.
+    return ops.squeeze(outputs(values, batch), axis=0)
 
 
 def jacobian(function, vector):
-    """∂function/∂vector, shape `(*function(vector).shape, len(vector))`, one forward pass for
-    each entry of the vector, all at once."""
+    """∂function/∂vector, shape `(*function(vector).shape, len(vector))`, by a forward pass for
+    each entry of the vector."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
@@ -153,12 +156,16 @@ def jacobian(function, vector):
         return torch.func.jacfwd(function)(vector)
     import tensorflow as tf
 
-    with tf.GradientTape() as outer:
+    with tf.GradientTape(persistent=True) as outer:
         with tf.GradientTape() as inner:
             inner.watch(vector)
             result = function(vector)
         probe = tf.zeros_like(result)
         outer.watch(probe)
         pulled = inner.gradient(result, vector, probe, unconnected_gradients="zero")
-    columns = outer.jacobian(pulled, probe, unconnected_gradients="zero")  # linear in the probe
+
+    def column(direction):  # `pulled` is linear in the probe
+        return outer.gradient(pulled, probe, direction, unconnected_gradients="zero")
+
+    columns = tf.map_fn(column, tf.eye(vector.shape[0], dtype=vector.dtype))
     return tf.experimental.numpy.moveaxis(columns, 0, -1)

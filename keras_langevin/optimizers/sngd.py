@@ -1,6 +1,7 @@
 """Stochastic natural gradient descent: natural gradients with the corrections they owe."""
 
 import math
+import warnings
 
 import keras
 
@@ -45,7 +46,7 @@ class SNGD(NaturalGradient):
             then has the divergence in its mean, with no derivative computed (for
             `"jeffreys"` the volume term comes by finite difference, three in all).
             `"autodiff"`: exact derivatives, for `structure="dense"` and up to a few hundred
-            weights.
+            weights; on TensorFlow with `jit_compile=False`.
         **kwargs: See `kl.LangevinOptimizer`: `prior`, `seed`, and Keras' own.
 
     Example:
@@ -97,6 +98,17 @@ class SNGD(NaturalGradient):
             **kwargs,
         )
         self.correction, self.correction_method = correction, correction_method
+
+    def begin_fit(self, model):
+        super().begin_fit(model)
+        is_compiled = keras.backend.backend() == "tensorflow" and model.jit_compile
+        if self.correction_method == "autodiff" and is_compiled:
+            warnings.warn(
+                'On TensorFlow correction_method="autodiff" takes third derivatives that XLA '
+                "compiles anew in every step. Received: jit_compile=True. Compile the model with "
+                '`jit_compile=False`, or use correction_method="finite_difference".',
+                stacklevel=2,
+            )
 
     def build(self, variables):
         super().build(variables)

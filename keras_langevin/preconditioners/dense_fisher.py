@@ -106,8 +106,7 @@ class DenseFisher(Fisher):
         return ops.concatenate([ops.reshape(a, (-1,)) for a in arrays])
 
     def arrays(self, vector):
-        ends = np.cumsum(self.sizes)
-        parts = [vector[end - n : end] for n, end in zip(self.sizes, ends, strict=True)]
+        parts = ops.split(vector, np.cumsum(self.sizes)[:-1].tolist())
         return [ops.reshape(p, s) for p, s in zip(parts, self.layout.shapes, strict=True)]
 
     def solve(self, metric, vectors):
