@@ -287,6 +287,21 @@ def other_random_state(state):
     return state + ops.convert_to_tensor(np.array([0x2545F491, 0]), dtype=state.dtype)
 
 
+@contextlib.contextmanager
+def other_global_numbers():
+    """Inside, torch's own generator, which its dropout without a seed uses, draws other numbers
+    than it would outside; afterwards it goes on where it was."""
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    import torch
+
+    device = ops.zeros(()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(torch.randint(2**62, ())))
+        yield
+
+
 def has_replaced_weights(layer):
     """LoRA and quantization put other variables in the place of the kernel."""
     mode = getattr(layer, "quantization_mode", None)

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 from scipy import stats
 
-from keras_langevin.noise import standard_normal
+from keras_langevin.noise import random_signs, standard_normal
 
 DRAWS = 1_000_000
 
@@ -93,6 +93,39 @@ def test_tails(threshold):
     for beyond in (z > threshold, z < -threshold):
         expected = DRAWS * stats.norm.sf(threshold)
         assert abs(beyond.sum() - expected) < 5 * expected**0.5
+
+
+def signs(seed=1, iteration=0, stream=0):
+    return ops.convert_to_numpy(random_signs((DRAWS // 10, 10), seed, iteration, stream))
+
+
+def test_signs_are_even_and_independent_of_each_other_and_of_the_noise():
+    plain = signs()
+    assert plain.shape == (DRAWS // 10, 10) and plain.dtype == np.float32
+    assert set(np.unique(plain)) == {-1.0, 1.0}
+    np.testing.assert_array_equal(plain, signs())
+    flat = plain.ravel()
+    assert abs(z_score(flat, np.ones(DRAWS))) < 5
+    for lag in (1, 2, 10, 1024):
+        assert abs(z_score(flat[lag:], flat[:-lag])) < 5
+    for other in (signs(iteration=1), signs(stream=1), signs(seed=2), draw()):
+        assert abs(z_score(flat, other.ravel())) < 5
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="sizes are known elsewhere")
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_signs_of_a_batch_of_unknown_size(jit_compile):
+    import tensorflow as tf
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, 3)), tf.TensorSpec(())], jit_compile=jit_compile
+    )
+    def drawn(x, iteration):
+        return random_signs(ops.shape(x), 1, iteration, 0)
+
+    for n in (4, 7):
+        expected = ops.convert_to_numpy(random_signs((n, 3), 1, 5, 0))
+        np.testing.assert_array_equal(drawn(tf.zeros((n, 3)), 5.0), expected)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (2, 3, 4)])

@@ -6,7 +6,7 @@ import warnings
 
 from keras import ops
 
-from keras_langevin.arguments import integer, positive_number
+from keras_langevin.arguments import integer, one_of, positive_number
 from keras_langevin.keras_internals import batches_of_fit, dataset_of_fit
 from keras_langevin.metric_warm_up import joined, num_examples
 from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
@@ -48,10 +48,7 @@ class NaturalGradient(LangevinOptimizer):
         injects_noise=False,
         **kwargs,
     ):
-        if structure not in STRUCTURES:
-            raise ValueError(
-                f"`structure` must be one of {tuple(STRUCTURES)}. Received: structure={structure!r}"
-            )
+        one_of("structure", structure, tuple(STRUCTURES))
         arguments = {
             "fisher": fisher,
             "damping": damping,

@@ -5,13 +5,12 @@ import warnings
 
 import keras
 
+from keras_langevin.arguments import one_of
 from keras_langevin.noise import standard_normal
 from keras_langevin.optimizers.natural_gradient import NaturalGradient
 from keras_langevin.preconditioners.dense_fisher import check_memory
 from keras_langevin.preconditioners.fisher_correction import by_autodiff, by_finite_difference
 
-NOISES = ("minibatch", "gaussian")
-CORRECTIONS = ("jeffreys", "divergence")
 METHODS = ("finite_difference", "midpoint", "autodiff")
 
 
@@ -75,13 +74,9 @@ class SNGD(NaturalGradient):
         correction_method="finite_difference",
         **kwargs,
     ):
-        for name, value, allowed in (
-            ("correction", correction, CORRECTIONS),
-            ("noise", noise, NOISES),
-            ("correction_method", correction_method, METHODS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={value!r}")
+        one_of("correction", correction, ("jeffreys", "divergence"))
+        one_of("noise", noise, ("minibatch", "gaussian"))
+        one_of("correction_method", correction_method, METHODS)
         structure = kwargs.get("structure", "dense")
         if correction_method == "autodiff" and structure != "dense":
             raise ValueError(

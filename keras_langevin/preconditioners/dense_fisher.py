@@ -76,20 +76,22 @@ class DenseFisher(Fisher):
             cotangents = autodiff.gradient(
                 lambda flat: count * self.loss(x, data[1], flat[0]), [outputs]
             )
+            cotangents = ops.expand_dims(cotangents[0], 0)
         else:
-            cotangents = [self.families.score(outputs, d) for d in self._draws(outputs, seed)]
-        cotangents = [ops.reshape(c, (outputs.shape[0], -1)) for c in cotangents]
+            cotangents = self.families.score(outputs, self._draws(outputs, seed))
+        cotangents = ops.reshape(cotangents, (*cotangents.shape[:2], -1))
         parts = autodiff.pulled_back(
             lambda values, x: _flat(self.outputs(values, x)),
             values,
             x,
-            ops.stack(cotangents, axis=1),
+            ops.moveaxis(cotangents, 0, 1),
         )
         flat = [ops.reshape(p, (-1, n)) for p, n in zip(parts, self.sizes, strict=True)]
         return ops.concatenate(flat, axis=1)
 
     def _draws(self, outputs, seed):
-        """Draws whose average outer product is the identity, exactly or in expectation."""
+        """Draws in front of the axes of the outputs; the sum of their outer products is the
+        identity, exactly or in expectation."""
         shape = tuple(outputs.shape[1:])
         if self.num_draws is None:
             draws = np.eye(math.prod(shape)).reshape(-1, 1, *shape)
@@ -98,7 +100,7 @@ class DenseFisher(Fisher):
             generator = np.random.default_rng(seed)
             signs = 2 * generator.integers(0, 2, (self.num_draws, *outputs.shape)) - 1
             draws = signs / self.num_draws**0.5
-        return [ops.cast(ops.convert_to_tensor(d), outputs.dtype) for d in draws]
+        return ops.cast(ops.convert_to_tensor(draws), outputs.dtype)
 
     # ------------------------------------------------------------------ lists and vectors
 

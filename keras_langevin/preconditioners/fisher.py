@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_langevin.arguments import integer, non_negative_number
+from keras_langevin.arguments import integer, non_negative_number, one_of
 from keras_langevin.preconditioners.preconditioner import Preconditioner
 from keras_langevin.predictive import resolve_families
 from keras_langevin.statistics.track import untracked
@@ -35,14 +35,10 @@ class Fisher(Preconditioner):
     was called.
     """
 
-    approximates_fisher = True
-
     def __init__(
         self, fisher="model", damping=0.1, num_examples=1024, output=None, noise_stddev=None
     ):
-        if fisher not in LABELS:
-            raise ValueError(f"`fisher` must be one of {LABELS}. Received: fisher={fisher!r}")
-        self.fisher = fisher
+        self.fisher = one_of("fisher", fisher, LABELS)
         self.damping = non_negative_number("damping", damping)
         self.num_examples = integer("num_examples", num_examples, at_least=1)
         self.output, self.noise_stddev = output, noise_stddev
@@ -69,6 +65,10 @@ class Fisher(Preconditioner):
         arrays = x if self.fisher == "model" else (x, y)
         self.data = keras.tree.map_structure(lambda a: np.asarray(a)[: self.num_examples], arrays)
         self.fixed = [ops.convert_to_numpy(v) for v in self.model.non_trainable_variables]
+
+    @property
+    def approximates_fisher(self):
+        return self.fisher == "empirical"
 
     @property
     def is_filled(self):

@@ -36,8 +36,6 @@ class OuterProduct(AveragingPreconditioner):
             `kl.losses.GaussianNLL`. Weights of examples or of losses multiply log-likelihoods.
     """
 
-    approximates_fisher = True
-
     def __init__(
         self,
         prior_in_metric=True,
@@ -55,6 +53,10 @@ class OuterProduct(AveragingPreconditioner):
         self.prior_in_metric = bool(prior_in_metric)
         self.damping = non_negative_number("damping", damping)
         self.epsilon = non_negative_number("epsilon", epsilon)
+
+    @property
+    def approximates_fisher(self):
+        return self.fisher == "empirical"
 
     def added(self, position):
         """What the prior and ε add to the diagonal of this parameter's metric."""

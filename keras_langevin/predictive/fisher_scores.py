@@ -1,6 +1,7 @@
 """The derivative of an example's loss by the outputs, as it is for labels that the model draws.
 
-A family's `score(outputs, draws)` is linear in `draws`, shaped as the outputs, and
+A family's `score(outputs, draws)` is linear in `draws`, shaped as the outputs or with more axes in
+front, and
 
     E[score scoreᵀ] = Λ,   the Fisher information of the outputs,
 

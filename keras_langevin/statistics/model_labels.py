@@ -84,7 +84,8 @@ class ModelLabels:
     def _second_pass(self, x):
         # Every variable is named: this scope hides the values of the one around it.
         mapping = [(v, self._held(v)) for v in self.model.variables]
-        with self._measuring(), keras.StatelessScope(state_mapping=mapping):
+        scope = keras.StatelessScope(state_mapping=mapping)
+        with self._measuring(), scope, keras_internals.other_global_numbers():
             outputs = keras_internals.call_in_training(self.model, x)
         return keras.tree.map_structure(lambda o: ops.cast(o, "float32"), outputs)
 
