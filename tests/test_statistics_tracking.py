@@ -11,6 +11,7 @@ import pytest
 from keras import layers, ops
 from statistics_cases import BACKEND, Descent, errors, fit_once, measured, randomize
 
+import keras_langevin as kl
 from keras_langevin import keras_internals, statistics
 from keras_langevin.statistics.reference import per_example_statistics
 from keras_langevin.weights import is_statistic, parameters
@@ -319,3 +320,23 @@ REPLICAS = """
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="MirroredStrategy is TensorFlow's")
 def test_replicas_measure_their_common_batch():
     assert float(run_python(REPLICAS, os.path.dirname(__file__))) < 1e-5
+
+
+@pytest.mark.parametrize("sampler", [kl.QDOPLangevin, kl.BNPLangevin])
+def test_a_diverged_run_leaves_nothing_behind(sampler):
+    """Weights reset and the model compiled anew: its statistics must not stay NaN."""
+    x = np.random.default_rng(0).normal(1.0, 1.0, size=(64, 4)).astype("float32")
+    y = x.sum(axis=1, keepdims=True)
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)]
+    )
+    weights = model.get_weights()
+    losses = []
+    for learning_rate in (1e9, 1e-3):
+        model.set_weights(weights)
+        optimizer = sampler(learning_rate, num_data=64, seed=1)
+        model.compile(optimizer, "mse")
+        kl.track_statistics(model, optimizer)
+        losses.append(model.fit(x, y, 16, epochs=5, verbose=0).history["loss"][-1])
+    assert not np.isfinite(losses[0])
+    assert np.isfinite(losses[1])

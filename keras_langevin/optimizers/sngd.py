@@ -1,6 +1,5 @@
 """Stochastic natural gradient descent: natural gradients with the corrections they owe."""
 
-import math
 import warnings
 
 import keras
@@ -108,7 +107,7 @@ class SNGD(NaturalGradient):
     def build(self, variables):
         super().build(variables)
         if self.correction_method == "autodiff":
-            num_weights = sum(math.prod(s) for s in self.preconditioner.layout.shapes)
+            num_weights = self.preconditioner.layout.num_weights
             words = ('correction_method="autodiff"', 'correction_method="finite_difference"')
             check_memory(num_weights, 2, 3, words)
 

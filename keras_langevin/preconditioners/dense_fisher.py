@@ -46,7 +46,8 @@ class DenseFisher(Fisher):
     def build(self, layout, add_variable):
         super().build(layout, add_variable)
         self.sizes = [math.prod(shape) for shape in layout.shapes]
-        check_memory(sum(self.sizes), 3, 2, ("A dense Fisher matrix", 'structure="quasi_diagonal"'))
+        words = ("A dense Fisher matrix", 'structure="quasi_diagonal"')
+        check_memory(layout.num_weights, 3, 2, words)
 
     def evaluate(self, values, data):
         identity = ops.eye(sum(self.sizes), dtype=values[0].dtype)
@@ -121,8 +122,8 @@ class DenseFisher(Fisher):
     def multiply(self, metric, vectors):
         return self.arrays(ops.matmul(metric[0], self.vector(vectors)))
 
-    def log_determinant(self, metric):
-        return 2.0 * ops.sum(ops.log(ops.diagonal(metric[1])))
+    def log_volume(self, metric, other):
+        return 2.0 * ops.sum(ops.log(ops.diagonal(other[1]) / ops.diagonal(metric[1])))
 
     def get_config(self):
         return {"num_draws": self.num_draws, **super().get_config()}

@@ -17,5 +17,6 @@ class Diagonal(Preconditioner):
     def multiply(self, metric, vectors):
         return [x if m is None else x * m for m, x in zip(metric, vectors, strict=True)]
 
-    def log_determinant(self, metric):
-        return sum(ops.sum(ops.log(m)) for m in metric if m is not None)
+    def log_volume(self, metric, other):
+        pairs = zip(metric, other, strict=True)
+        return sum(ops.sum(ops.log(b / a)) for a, b in pairs if a is not None)

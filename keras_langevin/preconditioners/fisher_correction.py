@@ -13,9 +13,9 @@ from keras import ops
 from keras_langevin import autodiff
 from keras_langevin.statistics.track import untracked
 
-# h, in units in which the metric is the identity: a rounding error of 1e-6 in the metric becomes
-# 1e-4 of its derivative, and so does the third derivative.
-STEP = 1e-2
+# h √d: how far the neighbours are, in units in which the metric is the identity. Third derivatives
+# enter with its square; what rounding adds to k is far below the noise of a step.
+REACH = 0.03
 
 
 def by_autodiff(fisher, values, metric, jeffreys):
@@ -46,15 +46,15 @@ def by_finite_difference(fisher, values, metric, normals, jeffreys, divergence=T
     """
     direction = fisher.sample(metric, normals)
     force = fisher.multiply(metric, direction)
+    h = REACH / fisher.layout.num_weights**0.5
     total = None
     for sign in (1.0, -1.0):
-        shifted = [θ + sign * STEP * z for θ, z in zip(values, direction, strict=True)]
+        shifted = [θ + sign * h * z for θ, z in zip(values, direction, strict=True)]
         there = fisher.at(shifted)
         weight = 1.0
         if jeffreys:
-            change = fisher.log_determinant(there) - fisher.log_determinant(metric)
-            weight = ops.exp(0.5 * change)
-        weight = sign * (weight if divergence else weight - 1.0) / (2 * STEP)
+            weight = ops.exp(0.5 * fisher.log_volume(metric, there))
+        weight = sign * (weight if divergence else weight - 1.0) / (2 * h)
         part = [weight * v for v in fisher.solve(there, force)]
         total = part if total is None else [a + b for a, b in zip(total, part, strict=True)]
     return total

@@ -1,6 +1,7 @@
 """What a metric must answer, and how the parameters of a model fall into its blocks."""
 
 import dataclasses
+import math
 
 from keras import ops
 
@@ -69,6 +70,10 @@ class Layout:
     blocks: list
 
     @property
+    def num_weights(self):
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    @property
     def unmeasured(self):
         measured = {b.kernel for b in self.blocks} | {b.bias for b in self.blocks}
         return [i for i in range(len(self.shapes)) if i not in measured]
@@ -126,8 +131,9 @@ class Preconditioner:
         """M v, what `solve` undoes. Needed of a metric that depends on the position."""
         raise NotImplementedError
 
-    def log_determinant(self, metric):
-        """log det M. Needed of a metric that depends on the position."""
+    def log_volume(self, metric, other):
+        """log det M' − log det M, M' the other metric. Needed of one that depends on the
+        position; a sum of logarithms of ratios, since a difference of sums would round."""
         raise NotImplementedError
 
     def divergence(self, metric, gradients, statistics):

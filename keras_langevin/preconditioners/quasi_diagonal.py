@@ -1,5 +1,7 @@
 """Metrics that pair every unit's bias with its weights: what solving and sampling share."""
 
+import math
+
 from keras import ops
 
 from keras_langevin.preconditioners.preconditioner import SMALLEST, Preconditioner
@@ -64,10 +66,18 @@ class QuasiDiagonal(Preconditioner):
             vectors[block.kernel] = schur * weight + mean * ops.reshape(bias, block.bias_shape)
         return vectors
 
-    def log_determinant(self, metric):
-        return sum(
-            ops.sum(ops.log(part)) for schur, *pairing in metric for part in (schur, *pairing[1:])
-        )
+    def log_volume(self, metric, other):
+        total = 0.0
+        for block, before, after in zip(self.layout.blocks, metric, other, strict=True):
+            total = total + self._log_ratio(block.kernel, before[0], after[0])
+            if block.bias is not None:
+                total = total + self._log_ratio(block.bias, before[2], after[2])
+        return total
+
+    def _log_ratio(self, position, before, after):
+        """Summed over a parameter, against which the arrays broadcast."""
+        copies = math.prod(self.layout.shapes[position]) / math.prod(before.shape)
+        return copies * ops.sum(ops.log(after / before))
 
 
 def centred(block, batch):

@@ -93,16 +93,19 @@ class Probe:
             if not variables:
                 continue
             current = {kind: next(values) for kind in variables}
-            shift = current.get(SHIFT)
-            if shift is not None and self.shifts_by_own_mean:
-                mean = ops.mean(ops.reshape(features, (-1, shift.shape[1])), axis=0)
-                shift = ops.stack([mean, mean])
+            shift = self._shift(current.get(SHIFT), features)
             if of_inputs:
                 measured = measure_inputs(block, features, delta, shift)
             else:
                 measured = measure(block, features, delta, shift, set(variables), self.spatial)
             results += [measured[kind] for kind in variables]
         return results
+
+    def _shift(self, shift, features):
+        if shift is None or not self.shifts_by_own_mean:
+            return shift
+        mean = ops.mean(ops.reshape(features, (-1, shift.shape[1])), axis=0)
+        return ops.stack([mean, mean])
 
     def _thinned(self, inputs, deltas):
         examples, stride = ops.shape(deltas)[0], self.stride

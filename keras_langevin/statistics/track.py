@@ -5,6 +5,7 @@ import dataclasses
 import warnings
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_langevin import keras_internals
@@ -76,6 +77,7 @@ def track_statistics(model, optimizer, spatial=None):
     if draws_labels and model.compiled:
         families_of(model)
     if tracking and tracking.serves(wanted, spatial, stride) and tracking.label_seed == label_seed:
+        tracking.forget_divergence()
         return model
     if tracking:
         untrack_statistics(model)
@@ -132,6 +134,13 @@ class Tracking:
 
     def serves(self, wanted, spatial, stride):
         return (self.wanted, self.spatial, self.stride) == (wanted, spatial, stride)
+
+    def forget_divergence(self):
+        """A run that diverged leaves NaN, and moments about NaN stay NaN in the next one."""
+        for variable in self.variables:
+            value = ops.convert_to_numpy(variable)
+            if not np.isfinite(value).all():
+                variable.assign(np.where(np.isfinite(value), value, 0.0))
 
     def make_probes(self):
         layers = keras_internals.flatten_layers(self.model)
