@@ -3,7 +3,7 @@
     python examples/digits.py                                  scikit-learn's digits, no download
     python examples/digits.py --dataset mnist --data-dir DIR   MNIST and Fashion-MNIST
 
-Trains a small network in six ways, prints one table (accuracy, likelihood, calibration, and how
+Trains a small network in seven ways, prints one table (accuracy, likelihood, calibration, and how
 well uncertainty tells digits from other images), draws figures, exports the QDOP ensemble as a
 SavedModel and checks that it predicts the same where keras_langevin is not installed.
 """
@@ -31,6 +31,8 @@ from keras_langevin import calibration
 DROPOUT_PASSES = 50
 LARGEST_DIFFERENCE = 1e-5
 SERVED = "QDOPLangevin"
+NEEDED = ("Adam", SERVED)
+METHODS = tuple(method.name for method in PLANS["digits"].methods)
 COLUMNS = {
     "method": "{}",
     "prediction": "{}",
@@ -71,8 +73,8 @@ def main():
     options = arguments()
     images = digits_data.load(options.dataset, options.data_dir)
     plan = PLANS[options.dataset]
-    if options.epochs:
-        plan = dataclasses.replace(plan, epochs=options.epochs)
+    methods = tuple(m for m in plan.methods if m.name in options.methods)
+    plan = dataclasses.replace(plan, methods=methods, epochs=options.epochs or plan.epochs)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     print(describe(images))
     predictions, ensemble = run_all(plan, images, options.seed)
@@ -91,9 +93,18 @@ def arguments():
         "--data-dir", help="folder with mnist.npz or mnist/mnist.npz, and fashion_mnist/*.gz"
     )
     parser.add_argument("--epochs", type=int, help="fewer for a quick look")
+    parser.add_argument(
+        "--methods",
+        nargs="*",
+        choices=METHODS,
+        default=METHODS[:7],
+        help=f"with {NEEDED} for the figures",
+    )
     parser.add_argument("--output-dir", type=Path, default=Path("demo_output"))
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, order and noise")
     options = parser.parse_args()
+    if not set(NEEDED) <= set(options.methods):
+        parser.error(f"--methods must contain {NEEDED}, which the figures show")
     if options.epochs is not None and options.epochs < 2:
         parser.error("--epochs must be at least 2: one to burn in, one to sample")
     return options

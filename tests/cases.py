@@ -24,5 +24,7 @@ CASES = [
     Case(kl.RMSPropLangevin, lambda num_data, stddev: 0.01**-0.5, {"epsilon": 0.01}),
     Case(kl.DOPLangevin, lambda num_data, stddev: num_data * stddev**2, {"epsilon": 0.0}),
     Case(kl.QDOPLangevin, lambda num_data, stddev: num_data * stddev**2, {"epsilon": 0.0}),
+    # For inputs of mean 0 and variance 1.
+    Case(kl.BNPLangevin, lambda num_data, stddev: 1.0, {"relative_epsilon": 0.0, "epsilon": 0.0}),
 ]
 CASE_IDS = [case.sampler.__name__ for case in CASES]

@@ -6,10 +6,17 @@ KERAS_BACKEND=jax python tests/law_table.py
 import conftest  # noqa: F401  (chooses the backend)
 import keras
 import numpy as np
-from regression import Regression, relative_eigenvalues
-from test_stationary_law import FIXED, MUTANTS, PRIOR, PROBLEM, QDOP, largest_stable, qdop
-
-import keras_langevin as kl
+from regression import relative_eigenvalues
+from test_stationary_law import (
+    ADAPTING,
+    FIXED,
+    MUTANTS,
+    PRIOR,
+    PROBLEM,
+    adapting,
+    largest_stable,
+    name_of,
+)
 
 
 def row(name, problem, optimizer, metric_inverse, temperature=1.0, batch_size=None, **data):
@@ -42,24 +49,11 @@ def main():
             )
             name = f"`{sampler.__name__}`"
             row(name, PROBLEM, optimizer, metric_inverse, temperature, batch_size)
-    problem = Regression(num_data=300)
-    for sampler, metric_inverse in (
-        (kl.DOPLangevin, problem.diagonal_inverse()),
-        (kl.QDOPLangevin, problem.quasi_diagonal_inverse()),
-    ):
-        optimizer = sampler(
-            largest_stable(metric_inverse, problem),
-            num_data=300,
-            prior=PRIOR,
-            statistics_stride=1,
-            statistics_rate=0.05,
-            statistics_rate_floor=0.05,
-            seed=1,
-        )
-        row(f"`{sampler.__name__}`, adapting", problem, optimizer, metric_inverse)
-    for mutant in MUTANTS:
-        name = next(iter(mutant.values())).__name__
-        row(f"mutant: {name}", PROBLEM, qdop(**mutant), QDOP, steps=240)
+    for sampler, inverse in ADAPTING:
+        row(f"`{sampler.__name__}`, adapting", *adapting(sampler, inverse))
+    for make, metric_inverse, changes in MUTANTS:
+        name = f"mutant: {name_of(make, changes)}"
+        row(name, PROBLEM, make(**changes), metric_inverse, steps=240)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,14 @@ class Regression:
         m00, _, mii = self.outer_product_moments()
         return np.diag(1 / (np.append(mii, m00) + damping / self.n / self.prior_stddev**2))
 
+    def batch_normalization_inverse(self):
+        """C = P Pᵀ of BNP without ε, where a batch holds all data, so that q = 1."""
+        mean, stddev = self.x.mean(axis=0), self.x.std(axis=0)
+        shear = np.eye(3)
+        shear[2, :2] = -mean
+        p = shear @ np.diag(np.append(1 / stddev, 1.0))
+        return p @ p.T
+
     def rmsprop_inverse(self, epsilon):
         """C after the first step: from the gradient of the mean loss at the posterior mean,
         without the prior, squared and averaged over the kernel and over the bias."""

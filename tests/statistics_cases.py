@@ -6,7 +6,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_langevin import keras_internals, statistics
-from keras_langevin.statistics.block import SHIFT
+from keras_langevin.statistics.block import INPUT_MEAN, SHIFT
 from keras_langevin.statistics.reference import per_example_statistics
 from keras_langevin.weights import is_statistic
 
@@ -176,8 +176,11 @@ def runs_here(family):
 
 
 def make_model(family):
-    """Every case of a family as a branch of one model: one compilation tests them all."""
-    shape, cases = CASES[family]
+    return make_branches(*CASES[family])
+
+
+def make_branches(shape, cases):
+    """Every case as a branch of one model: one compilation tests them all."""
     inputs = keras.Input(shape)
     heads = []
     for name, make in cases.items():
@@ -237,7 +240,11 @@ def measured(model):
 
 
 def _about_zero(block, values):
-    if SHIFT in values:
+    if INPUT_MEAN in values:
+        shift, mean = values.pop(SHIFT)[0], values["input_mean"]
+        values["input_second_moment"] += 2 * shift * mean + shift**2
+        values["input_mean"] = mean + shift
+    elif SHIFT in values:
         shift = values.pop(SHIFT)[0].reshape(block.shift_shape)
         bias = values["bias_second_moment"].reshape(block.bias_shape)
         cross = values["cross_moment"]

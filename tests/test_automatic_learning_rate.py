@@ -43,7 +43,7 @@ class Rates(keras.callbacks.Callback):
         self.values.append(rate(self.model))
 
 
-SAMPLERS = [kl.SGLD, kl.RMSPropLangevin, kl.DOPLangevin, kl.QDOPLangevin]
+SAMPLERS = [kl.SGLD, kl.RMSPropLangevin, kl.DOPLangevin, kl.QDOPLangevin, kl.BNPLangevin]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.__name__)

@@ -34,7 +34,7 @@ def train(sampler, strategy, prior=0.5, **options):
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = keras.Sequential(
-            [keras.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(2)]
+            [keras.Input((12,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(2)]
         )
         optimizer = sampler(
             0.02, num_data=32, prior=kl.priors.Normal(prior), temperature=1.0, seed=1, **options
@@ -42,7 +42,8 @@ def train(sampler, strategy, prior=0.5, **options):
         model.compile(optimizer, loss="mse", jit_compile=False)
         kl.track_statistics(model, optimizer)
     rng = np.random.default_rng(0)
-    x = rng.normal(1.0, 1.0, size=(24, 3)).astype("float32")
+    # More inputs than a batch or a replica's share of it has examples, for the q of BNP.
+    x = rng.normal(1.0, 1.0, size=(24, 12)).astype("float32")
     y = rng.normal(size=(24, 2)).astype("float32")
     model.fit(x, y, batch_size=8, epochs=1, shuffle=False, verbose=0)
     replicas = [
@@ -55,7 +56,7 @@ def train(sampler, strategy, prior=0.5, **options):
 
 
 results = {}
-for sampler in (kl.SGLD, kl.RMSPropLangevin, kl.QDOPLangevin):
+for sampler in (kl.SGLD, kl.RMSPropLangevin, kl.QDOPLangevin, kl.BNPLangevin):
     results[sampler.__name__] = {"one": train(sampler, ONE), "two": train(sampler, TWO)}
 results["SGLD"]["other"] = train(kl.SGLD, TWO, prior=0.1)
 json.dump(results, sys.stdout)
@@ -72,7 +73,7 @@ def results():
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("sampler", ["SGLD", "RMSPropLangevin", "QDOPLangevin"])
+@pytest.mark.parametrize("sampler", ["SGLD", "RMSPropLangevin", "QDOPLangevin", "BNPLangevin"])
 def test_two_replicas_follow_the_path_of_one(results, sampler):
     one, two = results[sampler]["one"], results[sampler]["two"]
     for single, mirrored in zip(one["replicas"], two["replicas"], strict=True):

@@ -14,7 +14,7 @@ import keras_langevin as kl
 BACKEND = keras.backend.backend()
 JIT = BACKEND != "torch"
 all_samplers = pytest.mark.parametrize("case", CASES, ids=CASE_IDS)
-SGLD, RMSPROP, _, QDOP = CASES
+SGLD, RMSPROP, _, QDOP, BNP = CASES
 both = pytest.mark.parametrize("case", [SGLD, QDOP], ids=["SGLD", "QDOPLangevin"])
 
 
@@ -145,7 +145,7 @@ def test_bad_arguments(arguments, message):
     ],
 )
 def test_bad_arguments_of_the_metric(name, value, message):
-    for sampler in (kl.DOPLangevin, kl.QDOPLangevin, kl.RMSPropLangevin):
+    for sampler in (kl.DOPLangevin, kl.QDOPLangevin, kl.RMSPropLangevin, kl.BNPLangevin):
         with pytest.raises(ValueError, match=rf"`{name}` {message}.*Received: {name}={value}"):
             sampler(0.1, num_data=100, **{name: value})
 
@@ -168,7 +168,7 @@ def test_clipping_warns(name):
             case.make(**{name: 1.0})
 
 
-@pytest.mark.parametrize("sampler", [kl.DOPLangevin, kl.QDOPLangevin])
+@pytest.mark.parametrize("sampler", [kl.DOPLangevin, kl.QDOPLangevin, kl.BNPLangevin])
 def test_an_untracked_model_is_refused_in_fit(sampler):
     model = network(2)
     model.compile(sampler(0.1, num_data=32), loss="mse", jit_compile=JIT)
@@ -188,7 +188,7 @@ def test_a_constraint_warns():
 # ------------------------------------------------------------------ gradient accumulation
 
 
-@pytest.mark.parametrize("case", [SGLD, RMSPROP, QDOP], ids=lambda c: c.sampler.__name__)
+@pytest.mark.parametrize("case", [SGLD, RMSPROP, QDOP, BNP], ids=lambda c: c.sampler.__name__)
 def test_four_micro_batches_are_one_batch(case):
     def make(**kwargs):
         return case.make(0.02, 32, temperature=0.0, **kwargs)

@@ -11,6 +11,7 @@ import keras_langevin as kl
 
 all_samplers = pytest.mark.parametrize("case", CASES, ids=CASE_IDS)
 JIT = keras.backend.backend() != "torch"
+SIGNS = np.repeat([[1.0], [-1.0], [1.0], [-1.0]], 3, axis=1)  # inputs of mean 0 and variance 1
 
 
 class NoLoss(keras.losses.Loss):
@@ -53,7 +54,7 @@ def test_noise_alone_has_the_stated_variance(case, temperature):
     eta, n, stddev = 0.05, 100, 0.7
     optimizer = case.make(eta, n, prior=kl.priors.Normal(stddev), temperature=temperature, seed=3)
     model = one_layer(optimizer, NoLoss())
-    kernels, biases = run(model, np.ones((4, 3)), np.zeros((4, 2000)), steps=4)
+    kernels, biases = run(model, SIGNS, np.zeros((4, 2000)), steps=4)
     inverse = case.inverse_without_data(n, stddev)
     decay = 1 - eta * inverse / (n * stddev**2)
     expected = 2 * eta * temperature / n * inverse
@@ -71,7 +72,7 @@ def test_the_noise_is_a_function_of_the_seed(case):
     def path(seed):
         keras.utils.set_random_seed(0)
         model = one_layer(case.make(seed=seed), NoLoss())
-        return run(model, np.ones((4, 3)), np.zeros((4, 2000)), steps=3)[0]
+        return run(model, SIGNS, np.zeros((4, 2000)), steps=3)[0]
 
     first = path(1)
     np.testing.assert_array_equal(first, path(1))
@@ -133,13 +134,13 @@ def test_a_dead_input_walks_on_its_prior(sampler):
     assert lagged == pytest.approx(1 - eta, abs=0.01)
 
 
-def shifted_and_scaled_path(sampler, scale, shift):
+def shifted_and_scaled_path(sampler, scale, shift, **arguments):
     """The path of θ in the coordinates of the untouched inputs, when the model is trained on
-    scale · x + shift with the same noise; flat prior, ε = 0."""
+    scale · x + shift with the same noise; flat prior."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 3))
     y = (x @ rng.normal(size=(3, 4)) + rng.normal(size=(64, 4))).astype("float32")
-    optimizer = sampler(0.05, num_data=64, prior=None, prior_in_metric=False, epsilon=0.0, seed=1)
+    optimizer = sampler(0.05, num_data=64, prior=None, seed=1, **arguments)
     model = one_layer(optimizer, "mse", units=4)
     layer = model.layers[-1]
     kernel = rng.normal(size=(3, 4))
@@ -149,33 +150,42 @@ def shifted_and_scaled_path(sampler, scale, shift):
     return kernels * scale[:, None], biases + np.einsum("tio,i->to", kernels, shift)
 
 
-@pytest.mark.parametrize("sampler", [kl.DOPLangevin, kl.QDOPLangevin])
-def test_paths_are_invariant_to_scale_and_those_of_qdop_to_shift(sampler):
-    one, zero = np.ones(3), np.zeros(3)
-    plain = shifted_and_scaled_path(sampler, one, zero)
-    scaled = shifted_and_scaled_path(sampler, np.array([2.0, 0.5, -4.0]), zero)
-    shifted = shifted_and_scaled_path(sampler, np.array([2.0, 0.5, 4.0]), np.array([1.0, -2, 3]))
+@pytest.mark.parametrize(
+    ("sampler", "arguments"),
+    [
+        (kl.DOPLangevin, {"prior_in_metric": False, "epsilon": 0.0}),
+        (kl.QDOPLangevin, {"prior_in_metric": False, "epsilon": 0.0}),
+        (kl.BNPLangevin, {"relative_epsilon": 0.0, "epsilon": 0.0}),
+    ],
+)
+def test_paths_are_invariant_to_scale_and_those_of_paired_metrics_to_shift(sampler, arguments):
+    def path(scale, shift=(0.0, 0.0, 0.0)):
+        return shifted_and_scaled_path(sampler, np.array(scale), np.array(shift), **arguments)
+
+    plain = path([1.0, 1.0, 1.0])
 
     def difference(path):
         return max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(path, plain, strict=True))
 
-    positive = shifted_and_scaled_path(sampler, np.array([2.0, 0.5, 4.0]), zero)
-    assert difference(positive) < 1e-4
-    assert difference(scaled) > 1e-2  # a negative scale flips the noise: same law, other path
-    if sampler is kl.QDOPLangevin:
-        assert difference(shifted) < 1e-4
-    else:
+    assert difference(path([2.0, 0.5, 4.0])) < 1e-4
+    # A negative scale flips the noise: same law, other path.
+    assert difference(path([2.0, 0.5, -4.0])) > 1e-2
+    shifted = path([2.0, 0.5, 4.0], [1.0, -2.0, 3.0])
+    if sampler is kl.DOPLangevin:
         assert difference(shifted) > 1e-2
+    else:
+        assert difference(shifted) < 1e-4
 
 
-def dense(function, shapes):
+def dense(function, shapes, dtype="float32"):
     """The matrix of a linear map of parameter lists."""
     sizes = [int(np.prod(s)) for s in shapes]
     columns = []
     for unit in np.eye(sum(sizes)):
         parts = np.split(unit, np.cumsum(sizes)[:-1])
         arrays = [
-            ops.reshape(ops.cast(p, "float32"), s) for p, s in zip(parts, shapes, strict=True)
+            ops.reshape(ops.convert_to_tensor(p, dtype), s)
+            for p, s in zip(parts, shapes, strict=True)
         ]
         columns.append(np.concatenate([ops.convert_to_numpy(a).ravel() for a in function(arrays)]))
     return np.stack(columns, axis=1)

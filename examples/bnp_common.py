@@ -1,0 +1,76 @@
+"""What `bnp_simulation.py` and `bnp_bandit.py` share."""
+
+import json
+
+import keras
+from keras import ops
+
+import keras_langevin as kl
+
+
+class Results:
+    """Rows in a file of JSON lines, by key."""
+
+    def __init__(self, path):
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.rows = [json.loads(line) for line in lines]
+
+    def run(self, function, *args, **key):
+        """The row of this key; where there is none, what the function returns makes it."""
+        for row in self.rows:
+            if all(row.get(k) == v for k, v in key.items()):
+                return row
+        row = key | function(*args)
+        self.rows.append(row)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print("  ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in key.values()))
+        return row
+
+
+class Restartable:
+    """A network with its optimizer, compiled once and started again for each run.
+
+    Args:
+        network: Function that makes a network with new initial weights.
+    """
+
+    def __init__(self, network, optimizer, loss):
+        self.network, self.model = network, network()
+        self.model.compile(optimizer, loss, jit_compile=keras.backend.backend() != "torch")
+        kl.track_statistics(self.model, optimizer)
+        optimizer.build(self.model.trainable_variables)
+        self.fresh = [ops.convert_to_numpy(v) for v in self._variables()]
+
+    def _variables(self):
+        """Statistics among them, which `set_weights` leaves alone: NaN there would stay."""
+        return [*self.model.optimizer.variables, *self.model.trainable_variables]
+
+    def restart(self, learning_rate, seed):
+        """Other initial weights; other noise too, which is a function of the iteration."""
+        keras.utils.set_random_seed(seed)
+        for variable, value in zip(self._variables(), self.fresh, strict=True):
+            variable.assign(value)
+        self.model.set_weights(self.network().get_weights())
+        optimizer = self.model.optimizer
+        optimizer.learning_rate = learning_rate
+        if hasattr(optimizer, "num_data"):
+            optimizer.iterations.assign(100_000 * seed)
+
+
+def mlp(features, width, outputs):
+    return keras.Sequential(
+        [
+            keras.Input((features,)),
+            keras.layers.Dense(width, activation="relu"),
+            keras.layers.Dense(outputs),
+        ]
+    )
+
+
+def table(head, rows):
+    """Markdown; the first column is text, the others are numbers."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
