@@ -19,12 +19,15 @@ class Case:
         return self.sampler(learning_rate, num_data=num_data, **{**self.arguments, **kwargs})
 
 
+# The metric of BNP without what is added to the variances.
+MOMENTS_ALONE = {"relative_epsilon": 0.0, "epsilon": 0.0, "prior_in_metric": False}
+
 CASES = [
     Case(kl.SGLD, lambda num_data, stddev: 1.0),
     Case(kl.RMSPropLangevin, lambda num_data, stddev: 0.01**-0.5, {"epsilon": 0.01}),
     Case(kl.DOPLangevin, lambda num_data, stddev: num_data * stddev**2, {"epsilon": 0.0}),
     Case(kl.QDOPLangevin, lambda num_data, stddev: num_data * stddev**2, {"epsilon": 0.0}),
     # For inputs of mean 0 and variance 1.
-    Case(kl.BNPLangevin, lambda num_data, stddev: 1.0, {"relative_epsilon": 0.0, "epsilon": 0.0}),
+    Case(kl.BNPLangevin, lambda num_data, stddev: 1.0, MOMENTS_ALONE),
 ]
 CASE_IDS = [case.sampler.__name__ for case in CASES]

@@ -21,7 +21,7 @@ def prepared(optimizer, model, x, y=None, loss=LOGITS):
 
 
 def values_of(model):
-    return [ops.convert_to_tensor(v) for v in parameters(model)]
+    return [ops.convert_to_tensor(ops.convert_to_numpy(v)) for v in parameters(model)]
 
 
 def flat(arrays):

@@ -6,6 +6,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from cases import MOMENTS_ALONE
 from keras import layers, ops
 from regression import Constant
 from statistics_cases import BACKEND, BATCH, einsum, make_branches, make_data, measure, runs_here
@@ -14,9 +15,6 @@ from test_samplers import JIT, NoLoss, dense, one_layer, run
 import keras_langevin as kl
 from keras_langevin.preconditioners import BatchNormalization
 from keras_langevin.preconditioners.preconditioner import BlockLayout, Layout
-
-EXACT = {"relative_epsilon": 0.0, "epsilon": 0.0}
-
 
 # ------------------------------------------------------------------------- what is measured
 
@@ -229,6 +227,31 @@ def test_the_volume_is_that_of_the_dense_matrix(name, precision):
     assert value == pytest.approx(-np.linalg.slogdet(p @ p.T)[1], rel=precision)
 
 
+def test_the_prior_sets_the_step_of_an_input_that_never_varies():
+    """C = 1/(ε₂ + prior precision / N) for its weight: it walks on its prior however small ε₂ is,
+    where without the prior in the metric η times C times the precision would be unstable."""
+    n, stddev, eta = 50, 0.1, 0.5
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    x[:, 1] = 0.0
+    for prior_in_metric in (True, False):
+        optimizer = kl.BNPLangevin(
+            eta,
+            num_data=n,
+            prior=kl.priors.Normal(stddev),
+            relative_epsilon=0.0,
+            epsilon=1e-4,
+            prior_in_metric=prior_in_metric,
+            seed=1,
+        )
+        model = one_layer(optimizer, NoLoss())
+        kernels, _ = run(model, x, np.zeros((20, 2000)), steps=60)
+        variance = kernels[30:, 1].var()
+        if prior_in_metric:
+            assert variance == pytest.approx(stddev**2 / (1 - eta / 2), rel=0.1)
+        else:
+            assert not variance < 1e6  # or NaN already
+
+
 def dense_unit(x, scale, epsilons=(0.0, 0.0)):
     """P/q of one unit of a Dense layer with the moments of these inputs."""
     pairs = [(0, i) for i in range(x.shape[1])]
@@ -421,7 +444,9 @@ def batch_normalized_step(x, y, weights, learning_rate):
 
 def test_a_cold_step_is_one_of_batch_normalization():
     """Lange et al. (2022), proposition 7."""
-    optimizer = kl.BNPLangevin(0.5, num_data=16, temperature=0.0, prior=None, seed=1, **EXACT)
+    optimizer = kl.BNPLangevin(
+        0.5, num_data=16, temperature=0.0, prior=None, seed=1, **MOMENTS_ALONE
+    )
     model = two_layers(optimizer)
     x, y = ill_scaled_data()
     before = model.get_weights()

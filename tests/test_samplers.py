@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from cases import CASE_IDS, CASES
+from cases import CASE_IDS, CASES, MOMENTS_ALONE
 from keras import ops
 from regression import Constant
 
@@ -155,7 +155,7 @@ def shifted_and_scaled_path(sampler, scale, shift, **arguments):
     [
         (kl.DOPLangevin, {"prior_in_metric": False, "epsilon": 0.0}),
         (kl.QDOPLangevin, {"prior_in_metric": False, "epsilon": 0.0}),
-        (kl.BNPLangevin, {"relative_epsilon": 0.0, "epsilon": 0.0}),
+        (kl.BNPLangevin, MOMENTS_ALONE),
     ],
 )
 def test_paths_are_invariant_to_scale_and_those_of_paired_metrics_to_shift(sampler, arguments):

@@ -4,6 +4,7 @@ discrete chain, and mutants of the samplers that must fail the same test."""
 import keras
 import numpy as np
 import pytest
+from cases import MOMENTS_ALONE
 from keras import ops
 from regression import (
     STEPS_PER_EXECUTION,
@@ -22,7 +23,7 @@ PRIOR = kl.priors.Normal(1.0)  # of every `Regression` here
 QDOP, DOP = PROBLEM.quasi_diagonal_inverse(), PROBLEM.diagonal_inverse()
 BNP = PROBLEM.batch_normalization_inverse()
 FROZEN = {"freeze_after": 1, "epsilon": 0.0, "statistics_stride": 1}
-FROZEN_INPUTS = {"freeze_after": 1, "epsilon": 0.0, "relative_epsilon": 0.0}
+FROZEN_INPUTS = {"freeze_after": 1, **MOMENTS_ALONE}
 
 FIXED = [
     (kl.SGLD, np.eye(3), {}),

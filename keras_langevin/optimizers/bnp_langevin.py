@@ -32,8 +32,8 @@ class BNPLangevin(LangevinOptimizer):
             `kl.LangevinOptimizer`). The metric holds the scale of the inputs and not that of the
             loss, so rates compare with SGD on normalized inputs: 0.01 to 0.5.
         num_data: N, the number of training examples; required.
-        relative_epsilon, epsilon: ε₁ and ε₂; see `kl.preconditioners.BatchNormalization` for why
-            ε₁ is not the paper's 1e-2.
+        relative_epsilon, epsilon, prior_in_metric: What is added to the variances; see
+            `kl.preconditioners.BatchNormalization` for why ε₁ is not the paper's 1e-2.
         statistics_rate, statistics_rate_floor, lagged, freeze_after: How the metric averages
             over steps; see `kl.preconditioners.AveragingPreconditioner`. `lagged=False` is the
             paper.
@@ -58,6 +58,7 @@ class BNPLangevin(LangevinOptimizer):
         num_data=None,
         relative_epsilon=1e-6,
         epsilon=1e-4,
+        prior_in_metric=True,
         statistics_rate=0.5,
         statistics_rate_floor=0.01,
         lagged=True,
@@ -68,6 +69,7 @@ class BNPLangevin(LangevinOptimizer):
         metric = BatchNormalization(
             relative_epsilon=relative_epsilon,
             epsilon=epsilon,
+            prior_in_metric=prior_in_metric,
             statistics_rate=statistics_rate,
             statistics_rate_floor=statistics_rate_floor,
             lagged=lagged,

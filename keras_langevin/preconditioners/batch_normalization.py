@@ -42,8 +42,12 @@ class BatchNormalization(QuasiDiagonal, AveragingPreconditioner):
             widest one and be rescaled: of inputs with standard deviations from 1e-2 to 1e2 it
             leaves most of the spread. The default keeps a range of 1000 in standard deviation; see
             `examples/results/bnp_simulation.md`.
-        epsilon: ε₂, in squared units of the inputs; the paper's 1e-4. What an input that never
-            varies is divided by.
+        epsilon: ε₂, in squared units of the inputs; the paper's 1e-4.
+        prior_in_metric: Add the prior's precision over num_data to s̃ too (the default, not the
+            paper's), as if the loss had the curvature 1 by its outputs. An input that hardly
+            varies leaves its weights to the prior, and without this they are divided by ε₂ alone:
+            on raw digits, whose corner pixels are always zero, learning rates above 0.1 then
+            diverge, and with it 3 does not.
         **kwargs: See `AveragingPreconditioner`. The paper's constant average of 0.99 is
             `statistics_rate=0.01, statistics_rate_floor=0.01`.
 
@@ -54,8 +58,9 @@ class BatchNormalization(QuasiDiagonal, AveragingPreconditioner):
 
     statistics = "inputs"
 
-    def __init__(self, relative_epsilon=1e-6, epsilon=1e-4, **kwargs):
+    def __init__(self, relative_epsilon=1e-6, epsilon=1e-4, prior_in_metric=True, **kwargs):
         super().__init__(**kwargs)
+        self.prior_in_metric = bool(prior_in_metric)
         self.relative_epsilon = non_negative_number("relative_epsilon", relative_epsilon)
         self.epsilon = non_negative_number("epsilon", epsilon)
 
@@ -92,6 +97,7 @@ class BatchNormalization(QuasiDiagonal, AveragingPreconditioner):
             if block.bias is None:
                 variance = variance + ops.square(mean)
             floor = self.relative_epsilon * ops.max(variance) + self.epsilon
+            floor = floor + self.prior_in_metric * self.layout.prior_precisions[block.kernel]
             variance = ops.reshape(variance + floor, block.shift_shape)
             schur = scale * ops.maximum(variance, SMALLEST)
             pairing = (ops.reshape(mean, block.shift_shape), scale)
@@ -102,5 +108,6 @@ class BatchNormalization(QuasiDiagonal, AveragingPreconditioner):
         return {
             "relative_epsilon": self.relative_epsilon,
             "epsilon": self.epsilon,
+            "prior_in_metric": self.prior_in_metric,
             **super().get_config(),
         }

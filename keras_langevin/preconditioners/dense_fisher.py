@@ -109,7 +109,8 @@ class DenseFisher(Fisher):
         return ops.concatenate([ops.reshape(a, (-1,)) for a in arrays])
 
     def arrays(self, vector):
-        parts = ops.split(vector, np.cumsum(self.sizes)[:-1].tolist())
+        ends = np.cumsum(self.sizes)[:-1].tolist()
+        parts = ops.split(vector, ends) if ends else [vector]  # TensorFlow splits into 2 or more
         return [ops.reshape(p, s) for p, s in zip(parts, self.layout.shapes, strict=True)]
 
     def solve(self, metric, vectors):

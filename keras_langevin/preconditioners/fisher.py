@@ -78,8 +78,7 @@ class Fisher(Preconditioner):
         return self.at(values), []
 
     def current(self):
-        values = [ops.cast(ops.convert_to_tensor(v), "float32") for v in parameters(self.model)]
-        return self.at(values)
+        return self.at([ops.cast(v.value, "float32") for v in parameters(self.model)])
 
     def at(self, values):
         """The metric at these weights."""
