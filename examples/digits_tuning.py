@@ -29,7 +29,7 @@ GRIDS = {
     "RMSPropLangevin": {"learning_rate": [1e-3, 2e-3, 4e-3], "temperature": TEMPERATURES},
     "DOPLangevin": {"learning_rate": [1e-3, 3e-3, 1e-2], "temperature": TEMPERATURES},
     "QDOPLangevin": {"learning_rate": [1e-3, 3e-3, 1e-2], "temperature": TEMPERATURES},
-    "BNPLangevin": {"learning_rate": [0.03, 0.1, 0.2], "temperature": TEMPERATURES},
+    "BNPLangevin": {"learning_rate": [0.03, 0.1, 0.3], "temperature": TEMPERATURES},
     "NGD": {"learning_rate": [3e-3, 1e-2, 3e-2]},  # which sets the temperature
     "SNGD": {"learning_rate": [3e-3, 1e-2, 3e-2]},
 }

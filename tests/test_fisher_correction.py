@@ -12,6 +12,10 @@ import keras_langevin as kl
 from keras_langevin.preconditioners.fisher_correction import by_autodiff, by_finite_difference
 
 
+# On torch `keras.ops.matmul` of float64 returns float32.
+IS_DOUBLE = keras.backend.backend() != "torch"
+
+
 def double_precision():
     if keras.backend.backend() == "jax":
         import jax
@@ -66,7 +70,8 @@ def test_the_probability_flux_of_the_stated_law_vanishes(jeffreys, power):
         for θ in logistic.points:
             values = logistic.values(θ)
             k = flat(by_autodiff(fisher, values, fisher.at(values), jeffreys))
-            assert np.abs(k - logistic.stationary_correction(θ, power)).max() < 1e-10
+            flux = np.abs(k - logistic.stationary_correction(θ, power)).max()
+            assert flux < (1e-10 if IS_DOUBLE else 1e-5)
 
 
 @pytest.mark.parametrize(("a", "b"), [(1.0, 0.5), (1.0, -0.5), (-1.0, -0.5), (1.0, 0.0)])
@@ -125,6 +130,9 @@ def test_the_midpoint_rule_agrees(correction):
         def normals(self, shapes, iteration=None):
             return self.chosen
 
+        def directions(self, shapes):
+            return self.chosen
+
     logistic = Logistic()
     rate, n = 1e-3, 20
     optimizer = Chosen(
@@ -143,17 +151,11 @@ def test_the_midpoint_rule_agrees(correction):
         θ = logistic.points[1]
         values = logistic.values(θ)
         metric, zeros = fisher.at(values), logistic.values(np.zeros(2))
-        divergence = flat(by_autodiff(fisher, values, metric, False))
         steps = []
         for unit in 2**0.5 * np.concatenate([np.eye(2), -np.eye(2)]):
             optimizer.chosen = logistic.values(unit)
             moved = optimizer.move(values, zeros, metric, ops.convert_to_tensor(rate, "float64"))
             steps.append(flat(moved) - θ)
         k = np.mean(steps, axis=0) / (rate / n)
-        if correction == "divergence":
-            assert k == pytest.approx(divergence, rel=5e-3)
-            return
-        # The volume term comes by finite difference along one random z: unbiased, not exact.
-        scale = np.linalg.inv(logistic.metric(θ)).max()
-        assert np.abs(k - logistic.stationary_correction(θ)).max() < 5 * scale
-        assert np.abs(k - divergence).max() > 0
+    power = 0.5 if correction == "jeffreys" else 0.0
+    assert k == pytest.approx(logistic.stationary_correction(θ, power), rel=5e-3)

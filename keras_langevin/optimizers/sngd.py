@@ -131,14 +131,17 @@ class SNGD(NaturalGradient):
         with_divergence = self.correction_method != "midpoint"
         if not jeffreys and not with_divergence:
             return None
-        # A stream for each parameter after those of the noise.
-        normals = [
-            standard_normal(v.shape, self.seed, self.iterations, len(values) + i)
-            for i, v in enumerate(values)
-        ]
+        normals = self.directions([v.shape for v in values])
         return by_finite_difference(
             self.preconditioner, values, metric, normals, jeffreys, with_divergence
         )
+
+    def directions(self, shapes):
+        """Normal numbers independent of those of `normals`: their streams come after."""
+        return [
+            standard_normal(shape, self.seed, self.iterations, len(shapes) + i)
+            for i, shape in enumerate(shapes)
+        ]
 
     def get_config(self):
         return {

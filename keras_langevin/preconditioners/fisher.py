@@ -78,7 +78,8 @@ class Fisher(Preconditioner):
         return self.at(values), []
 
     def current(self):
-        return self.at([ops.cast(v.value, "float32") for v in parameters(self.model)])
+        values = (ops.stop_gradient(v.value) for v in parameters(self.model))
+        return self.at([ops.cast(θ, "float32") for θ in values])
 
     def at(self, values):
         """The metric at these weights."""
