@@ -21,8 +21,8 @@ first `EVERY` rounds are played at random.
 `num_data` is a constant of the compiled step. It stands at R = `ROUNDS`, the n rounds so far have
 the sample weight n/R each, and the learning rate is η R/n: drift and noise of the step then are
 those of `num_data=n` and learning rate η, the prior counts once, the noise is that of T = 1, and no
-shape ever changes. The RMSProp metric scales with the weights by itself, as Adam does, and takes
-η as it is.
+shape ever changes; only the prior inside BNP's metric stays that of R. The RMSProp metric scales
+with the weights by itself, as Adam does, and takes η as it is.
 
 Learning rates are chosen by the regret after `TUNING_ROUNDS` rounds, on seeds of their own. Each
 run appends a line to the results file; what is in it is not run again.
@@ -50,6 +50,7 @@ WIDTH = 50
 CLIP = 3.0  # of the drift, for every sampler: rare inputs of the shuttle are 100 deviations wide
 STDDEV = {"mushroom": 1.0, "statlog": 0.1}  # of the noise of rewards, taken as known
 MARKS = (500, 1000, 2000)
+RECORDED = 100  # rounds between the regrets of a row
 
 
 def sampler(optimizer_class, **arguments):
@@ -57,12 +58,14 @@ def sampler(optimizer_class, **arguments):
     return lambda: optimizer_class(1.0, num_data=ROUNDS, **arguments)
 
 
+PAPER = "BNP, prior not in metric"
 METHODS = {
     "SGLD": sampler(kl.SGLD),
     "RMSProp": sampler(kl.RMSPropLangevin),
-    "BNP": sampler(kl.BNPLangevin),
-    "BNP, ε₁ = 1e-2": sampler(kl.BNPLangevin, relative_epsilon=1e-2),
-    "BNP, T = 0": sampler(kl.BNPLangevin, temperature=0.0),
+    "BNP": sampler(kl.BNPLangevin),  # the default
+    PAPER: sampler(kl.BNPLangevin, prior_in_metric=False),
+    f"{PAPER}, ε₁ = 1e-2": sampler(kl.BNPLangevin, prior_in_metric=False, relative_epsilon=1e-2),
+    f"{PAPER}, T = 0": sampler(kl.BNPLangevin, prior_in_metric=False, temperature=0.0),
     "greedy (Adam)": keras.optimizers.Adam,
     "uniform": None,
 }
@@ -111,8 +114,8 @@ def study(bandit, options, results):
 
 def tuned_rate(bandit, method, options, results):
     """Of the five rates the one of lowest mean regret on the seeds for tuning."""
-    if method == "BNP, T = 0":
-        method = "BNP"  # the same steps without their noise
+    if method == f"{PAPER}, T = 0":
+        method = PAPER  # the same steps without their noise
     rates = MIDDLE_RATES[bandit.name][method.split(",")[0]] * HALF_DECADES
     if options.quick:
         return float(rates[2])
@@ -191,7 +194,7 @@ BANDITS = {
 
 
 def play(bandit, method, rate, seed, rounds):
-    """Cumulative expected regret at the end of every `EVERY` rounds."""
+    """Cumulative expected regret at the end of every `RECORDED` rounds."""
     start = time.perf_counter()
     generator = np.random.default_rng(seed)
     contexts, paid, expected = bandit.draw(rounds, generator)
@@ -210,7 +213,7 @@ def play(bandit, method, rate, seed, rounds):
         targets[(taken[0], 1 + arms)] = 1.0
         regrets[now] = losses[taken]
     return {
-        "regret": np.round(regrets.cumsum()[EVERY - 1 :: EVERY], 3).tolist(),
+        "regret": np.round(regrets.cumsum()[RECORDED - 1 :: RECORDED], 3).tolist(),
         "uniform": float(losses.mean(axis=1).sum()),
         "diverged": player.diverged,
         "seconds": time.perf_counter() - start,
@@ -305,7 +308,7 @@ def finals(rows):
 def cells(runs, marks):
     regret = np.array([run["regret"] for run in runs])
     uniform = np.array([run["uniform"] / run["rounds"] for run in runs])
-    shares = [100 * regret[:, m // EVERY - 1] / (uniform * (m // EVERY * EVERY)) for m in marks]
+    shares = [100 * regret[:, m // RECORDED - 1] / (uniform * m) for m in marks]
     rates = {run["learning_rate"] for run in runs}
     return [
         ", ".join(f"{rate:.2g}" for rate in rates) if rates != {0.0} else "",
@@ -327,20 +330,21 @@ def figure(rows, path):
     import matplotlib.pyplot as plt
 
     bandits = list(finals(rows))
-    canvas, axes = plt.subplots(1, len(bandits), figsize=(5 * len(bandits), 4), squeeze=False)
+    size = (5 * len(bandits), 4.4)
+    canvas, axes = plt.subplots(1, len(bandits), figsize=size, squeeze=False, layout="constrained")
     for axis, (name, mine) in zip(axes[0], bandits, strict=True):
         for method in METHODS:
             curves = [row["regret"] for row in mine if row["method"] == method]
             if curves:
-                rounds = EVERY * np.arange(1, len(curves[0]) + 1)
+                rounds = RECORDED * np.arange(1, len(curves[0]) + 1)
                 mean, error = np.mean(curves, axis=0), np.std(curves, axis=0) / len(curves) ** 0.5
                 (line,) = axis.plot(rounds, mean, label=method)
                 axis.fill_between(
                     rounds, mean - error, mean + error, alpha=0.2, color=line.get_color()
                 )
         axis.set(title=name, xlabel="round", ylabel="cumulative expected regret", yscale="log")
-        axis.legend(fontsize=8)
-    canvas.tight_layout()
+    lines, labels = axes[0, 0].get_legend_handles_labels()
+    canvas.legend(lines, labels, loc="outside lower center", ncols=4, fontsize=9)
     canvas.savefig(path, dpi=120)
 
 

@@ -44,24 +44,25 @@ BATCH = 128
 TUNING_SEED, TUNING_EPOCHS = 100, 3
 GROUPED, PLAIN = "GroupNormalization", "no normalization"
 SHOWN = (1, 2, 3, 6)  # epochs in the tables
-SGD, BNP, BNP_COLD = "SGD", "BNP", "BNP, T = 0"
+SGD, BNP, PAPER = "SGD", "BNP", "BNP, prior not in metric"  # BNP is the default
+PAPER_EPSILON, PAPER_COLD = f"{PAPER}, ε₁ = 0.01", f"{PAPER}, T = 0"
+
+
+def bnp(**arguments):
+    return lambda rate, n: kl.BNPLangevin(rate, num_data=n, seed=1, **arguments)
+
 
 # The optimizer of a rate and N, and the four rates as half decades: 10^(k/2).
 METHODS = {
     SGD: (lambda rate, n: keras.optimizers.SGD(rate), (-3, -2, -1, 0)),
     "SGLD": (lambda rate, n: kl.SGLD(rate, num_data=n, seed=1), (-3, -2, -1, 0)),
     "RMSProp": (lambda rate, n: kl.RMSPropLangevin(rate, num_data=n, seed=1), (-7, -6, -5, -4)),
-    BNP: (lambda rate, n: kl.BNPLangevin(rate, num_data=n, seed=1), (-3, -2, -1, 0)),
-    "BNP, ε₁ = 0.01": (
-        lambda rate, n: kl.BNPLangevin(rate, num_data=n, relative_epsilon=1e-2, seed=1),
-        (-3, -2, -1, 0),
-    ),
-    BNP_COLD: (
-        lambda rate, n: kl.BNPLangevin(rate, num_data=n, temperature=0, seed=1),
-        (-3, -2, -1, 0),
-    ),
+    BNP: (bnp(), (-3, -2, -1, 0)),
+    PAPER: (bnp(prior_in_metric=False), (-3, -2, -1, 0)),
+    PAPER_EPSILON: (bnp(prior_in_metric=False, relative_epsilon=1e-2), (-3, -2, -1, 0)),
+    PAPER_COLD: (bnp(prior_in_metric=False, temperature=0), (-3, -2, -1, 0)),
 }
-IN_CONTROL = (SGD, "SGLD", "RMSProp", BNP)
+IN_CONTROL = (SGD, "SGLD", "RMSProp", BNP, PAPER)
 
 
 def main():
@@ -376,7 +377,7 @@ def lead_table(rows, network):
 def tuning(rows, network):
     mine = [r for r in rows if r["network"] == network and r.get("seed") == TUNING_SEED]
     lines = [["method", "rate: loss", "chosen"]]
-    for method in dict.fromkeys(row["method"] for row in mine):
+    for method in (m for m in METHODS if m in {row["method"] for row in mine}):
         tried = {r["rate"]: r["train_loss"][-1] for r in mine if r["method"] == method}
         losses = {k: np.inf if v is None else v for k, v in sorted(tried.items())}
         cells = [f"{k:g}: {v:.3g}" if np.isfinite(v) else f"{k:g}: lost" for k, v in losses.items()]
@@ -415,7 +416,7 @@ def figure(rows, path):
 def draw(axis, runs, method):
     mean, epochs = runs.mean(axis=0), np.arange(runs.shape[1])
     error = runs.std(axis=0, ddof=1) / len(runs) ** 0.5 if len(runs) > 1 else 0 * mean
-    style = "--" if method in (SGD, BNP_COLD) else "-"
+    style = "--" if method in (SGD, PAPER_COLD) else "-"
     color = f"C{list(METHODS).index(method)}"
     axis.plot(epochs, mean, style, color=color, label=method, marker="o", markersize=3)
     axis.fill_between(epochs, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)

@@ -16,7 +16,6 @@ TITLES = {
     4: "Figure 4: MLP, N = 1024",
     5: "Figure 5: MLP, N = 4096",
 }
-SETTING = ("dataset", "precision", "scaled")
 
 
 def write(rows, path, samplers):
@@ -62,14 +61,14 @@ def studies(rows, longest):
 
 
 def settings(rows, figure):
-    """Rows of one figure by their setting in words."""
+    """Rows of one figure by their setting in words, the most rows first."""
     groups = {}
     for row in select(rows, figure=figure):
-        scale = ", features of unit sd" if row["scaled"] else ""
+        scale = ", features of unit sd" if row["scaled"] else ", raw features"
         steps = f"{row['burn_in']} + {row['burn_in']} steps"
         words = f"{row['dataset']}, prior precision {row['precision']:.3g}{scale}, {steps}"
         groups.setdefault(words, []).append(row)
-    return groups
+    return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
 
 
 def mean_and_error(values):
@@ -80,6 +79,8 @@ def mean_and_error(values):
 
 def printed(values, digits=4):
     mean, error = mean_and_error(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f}"
     if abs(mean) > 100:
         return f"{mean:.2g} ± {error:.1g}"
     return f"{mean:.{digits}f} ± {error:.{digits}f}"
@@ -136,6 +137,12 @@ def two_weights_report(rows, chains, samplers):
     head = ["law or sampler", "chains", "effective draws", "mean ω₁", "sd ω₁", "mean ω₂", "sd ω₂"]
     head += ["power of \\|M\\|", "mean ω₁ less the uncorrected one"]
     yield table(head, lines)
+    one, two = exact["noise"]
+    yield (
+        "At the mode the gradients of these 1,000 labels, with the completion noise, have "
+        f"{one:.3f} (ω₁) and {two:.3f} (ω₂) of the variance δ + F that the temperature of a "
+        f"minibatch sampler supposes: standard deviations of {one**0.5:.3f} and {two**0.5:.3f}."
+    )
 
 
 def correction(name, mine, chains):
@@ -156,7 +163,9 @@ def ellipse(mean, covariance, deviations=3.0):
 
 def draw_two_weights(rows, chains, samplers, path):
     exact = exact_row(rows)
-    canvas, axes = plt.subplots(1, 3, figsize=(15, 4.2), width_ratios=(1, 1, 1.2))
+    canvas, axes = plt.subplots(
+        1, 3, figsize=(15, 4.2), width_ratios=(1, 1, 1.2), layout="constrained"
+    )
     for axis, name in zip(axes, ("Langevin, uncorrected", "NGD"), strict=False):
         for mine in [chains[name]] if name in chains else []:
             axis.plot(*np.array(mine[0]["points"]).T, ".", ms=2, color="0.6", label="one chain")
@@ -175,8 +184,7 @@ def draw_two_weights(rows, chains, samplers, path):
         label = f"exp(−C) |M|^{power}"
         axes[2].axvline(exact[f"power {power}"]["mean"][0], color=color, label=label)
     axes[2].set(xlabel="mean of ω₁, ± standard error", title="Which law?")
-    axes[2].legend(fontsize=8, loc="upper left")
-    canvas.tight_layout()
+    axes[2].legend(fontsize=8, loc="lower right")
     canvas.savefig(path, dpi=110)
     plt.close(canvas)
 
@@ -212,8 +220,8 @@ def study_report(study):
 def minimum(groups):
     """Where the ensemble is best, and how much worse it is at T = 1, over paired seeds."""
     complete = sorted(set.intersection(*({r["seed"] for r in g} for g in groups.values())))
-    if len(complete) < 2:
-        return f"Seeds with all runs: {len(complete)}."
+    if not complete:
+        return "No seed has all runs."
     losses = {}
     for value, rows in groups.items():
         of_seed = {r["seed"]: r["ensemble_loss"] for r in rows}
@@ -238,10 +246,13 @@ def draw(studies, name, path):
                 means, errors = zip(*map(mean_and_error, column), strict=True)
                 errors = np.nan_to_num(errors)
                 axis.errorbar(list(groups), means, errors, marker="o", ms=4, capsize=3, label=who)
-            axis.set(xscale="log", xlabel=name.replace("_", " "), title=TITLES.get(title, title))
+            axis.set(xscale="log", xlabel=name.replace("_", " "))
+            axis.set_xticks(list(groups), [f"{value:g}" for value in groups])
+            axis.minorticks_off()
             axis.set_ylabel({"loss": "test cross-entropy"}.get(what, "test accuracy"))
             axis.axvline(one(study), color="0.6", ls="--", label="T = 1")
             axis.legend(fontsize=8)
+        line[0].set_title(TITLES.get(title, title), loc="left", fontsize=10)
         limit(line[0], groups)
     canvas.tight_layout()
     canvas.savefig(path, dpi=110)
@@ -249,12 +260,19 @@ def draw(studies, name, path):
 
 
 def one(study):
-    """T = 1 on the axis."""
-    return 1.0 if study[0]["figure"] < 4 else {4: 1024, 5: 4096}[study[0]["figure"]] / 16
+    """T = 1 on the axis; B = ηN/2, with η = 1/8 and N from the temperature of a row."""
+    row = study[0]
+    return 1.0 if row["figure"] < 4 else (row["temperature"] + 1 / 16) * row["batch_size"]
 
 
 def limit(axis, groups):
-    """A logarithmic axis where some losses are several times others."""
+    """Leaves out of the picture what has diverged; a logarithmic axis for wide ranges."""
     means = [np.mean([r["single_loss"] for r in rows]) for rows in groups.values()]
-    if max(means) > 5 * min(means):
+    if max(means) >= 10:
+        lowest = min(r["ensemble_loss"] for rows in groups.values() for r in rows)
+        axis.set_ylim(0.95 * lowest, 1.5 * min(means))
+    elif max(means) > 3 * min(means):
         axis.set_yscale("log")
+        ticks = (0.1, 0.2, 0.4, 0.8)
+        axis.set_yticks(ticks, list(map(str, ticks)))
+        axis.minorticks_off()

@@ -1,7 +1,7 @@
 """Do NGD and SNGD give what Smith et al. (2018) show? Their Figures 1 to 5, with corrections.
 
     python examples/natural_gradient_figures.py --figure 1       2 and 3 alike, no data needed
-    python examples/natural_gradient_figures.py --figure 4 --data-dir DIR     MNIST; also 5
+    python examples/natural_gradient_figures.py --figure 4 --data-dir DIR     MNIST; 5 alike
     python examples/natural_gradient_figures.py --quick          two minutes, to see that it runs
     python examples/natural_gradient_figures.py --report         page and drawings of what was run
 
