@@ -13,8 +13,8 @@ MARK = "<!-- What follows is written by natural_gradient_figures.py -->"
 TITLES = {
     2: "Figure 2: 64 weights, full-batch Langevin dynamics with Gaussian noise",
     3: "Figure 3: 64 weights, NGD",
-    4: "Figure 4: MLP, N = 1024",
-    5: "Figure 5: MLP, N = 4096",
+    4: "Figure 4: MLP, N up to 1,024",
+    5: "Figure 5: MLP, N up to 4,096",
 }
 
 

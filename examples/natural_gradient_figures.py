@@ -2,7 +2,7 @@
 
     python examples/natural_gradient_figures.py --figure 1       2 and 3 alike, no data needed
     python examples/natural_gradient_figures.py --figure 4 --data-dir DIR     MNIST; 5 alike
-    python examples/natural_gradient_figures.py --quick          two minutes, to see that it runs
+    python examples/natural_gradient_figures.py --quick          a minute, to see that it runs
     python examples/natural_gradient_figures.py --report         page and drawings of what was run
 
 1: logistic regression with two weights, N = 1000: which power of |M| does the law of each sampler
