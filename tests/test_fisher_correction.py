@@ -32,7 +32,7 @@ class Logistic:
         rng = np.random.default_rng(3)
         self.x = rng.normal(size=(6, 2)) @ np.array([[1.0, 0.6], [0.0, 0.8]])
         self.damping = damping
-        self.points = rng.normal(size=(20, 2))
+        self.points = rng.normal(size=(8, 2))
 
     def metric(self, θ):
         p = 1 / (1 + np.exp(-self.x @ θ))

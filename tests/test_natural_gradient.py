@@ -120,6 +120,7 @@ class InjectsToo(kl.NGD):
         return [d + scale * n for d, n in zip(step, noise, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [kl.NGD, WithoutCompletion, InjectsToo])
 def test_ngd_with_a_structured_metric_has_the_exact_law_of_its_chain(sampler):
     """8,000 replicated regressions with minibatches of their own, against the fixed point of the
@@ -176,9 +177,11 @@ class OneWeight(Regression):
         self.y -= self.x[:, 0] * (self.x[:, 0] @ self.y) / np.sum(self.x**2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [kl.NGD, WithoutCompletion])
-@pytest.mark.parametrize("share", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize(
+    "share",
+    [pytest.param(0.1, marks=pytest.mark.slow), 1.0, pytest.param(10.0, marks=pytest.mark.slow)],
+)
 def test_damping_lowers_the_temperature_unless_completed(sampler, share):
     """Variance over that of T: f/(f + δ) = 0.909, 0.5, 0.091 without completion noise, 1 with."""
     problem, eta, batch_size = OneWeight(), 0.1, 4

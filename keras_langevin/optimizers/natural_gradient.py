@@ -160,7 +160,7 @@ class NaturalGradient(LangevinOptimizer):
                 x, y = (joined(part) for part in list(zip(*batches, strict=True))[:2])
             metric.set_data(x, y)
         if not self.injects_noise:
-            self._check_batch_size(batch_size)
+            self._check_batch_size(batch_size * (self.gradient_accumulation_steps or 1))
             self._warn_about_epochs(dataset)
 
     def _check_batch_size(self, batch_size):

@@ -24,9 +24,11 @@ class NGD(NaturalGradient):
     - The temperature holds for batches drawn independently of each other, without replacement
       within a batch: pass `kl.RandomBatches(x, y, optimizer.batch_size)` to `fit`. Keras goes
       through shuffled data instead, so that the batches of an epoch balance each other out: at
-      T = 1 and η = 0.1, samples taken at ends of epochs then have a variance of 0.27 of what T
-      says, and a smaller last batch has a noise of its own. `kl.PosteriorSampler` checks the batch
-      size and warns of both.
+      T = 1 and η = 0.1, their noise then gives samples taken at ends of epochs 0.27 of the variance
+      that T says, and a smaller last batch has a noise of its own. `kl.PosteriorSampler` checks the
+      batch size and warns of both.
+    - Chains of networks can leave for weights so large that the loss is finite and useless, where
+      η/δ is above 1: look at the loss, raise δ or lower η.
     - It is a law near a minimum, for η ≪ 1 and 1 ≪ B ≪ N. A model whose noise is wrong by a factor
       samples at a temperature wrong by that factor. `kl.SNGD(noise="gaussian")` has none of these
       conditions.
