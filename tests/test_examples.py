@@ -48,3 +48,17 @@ def test_the_study_tunes_tests_and_reports(tmp_path):
     assert "| QDOP, cold | point |" in page.read_text()
     assert "|  | ensemble |" in page.read_text()
     assert (tmp_path / "page_nll.png").exists()
+
+
+def test_batch_normalization_simulation(tmp_path):
+    printed = run("bnp_simulation.py", "--quick", "--results", tmp_path / "rows.jsonl")
+    assert "| wide | BNP | 0 | 2.9 |" in printed + page_beside(tmp_path)
+
+
+def test_natural_gradient_figures(tmp_path):
+    printed = run("natural_gradient_figures.py", "--quick", "--results", tmp_path / "rows.jsonl")
+    assert "Langevin, jeffreys" in printed + page_beside(tmp_path)
+
+
+def page_beside(folder):
+    return "".join(path.read_text() for path in folder.glob("*.md"))

@@ -11,7 +11,6 @@ from natural_gradient_cases import flat, prepared
 import keras_langevin as kl
 from keras_langevin.preconditioners.fisher_correction import by_autodiff, by_finite_difference
 
-
 # On torch `keras.ops.matmul` of float64 returns float32.
 IS_DOUBLE = keras.backend.backend() != "torch"
 
