@@ -208,6 +208,7 @@ def test_probabilities_as_outputs():
     assert relative_error(step, expected) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_drawn_labels_give_the_true_fisher(family):
     units, loss, information, labels = FAMILIES[family]
@@ -239,6 +240,7 @@ def test_dop_measures_the_diagonal_of_the_same():
 # ----------------------------------------------------------------------------- the draws
 
 
+@pytest.mark.slow
 def test_draws_are_new_in_every_step_and_repeat_with_the_seed():
     def kernel_moments(seed):
         x, y = inputs(), np.zeros((BATCH, 2), "float32")
@@ -268,6 +270,7 @@ def test_another_seed_or_fisher_tracks_anew():
     assert "compute_loss" not in model.__dict__
 
 
+@pytest.mark.slow
 def test_accumulated_statistics_are_those_of_the_whole_batch():
     model, x = network(1), inputs(8)
     expected = true_fisher(model.get_weights(), x, bernoulli)
@@ -279,6 +282,7 @@ def test_accumulated_statistics_are_those_of_the_whole_batch():
     assert ops.convert_to_numpy(count) == 1
 
 
+@pytest.mark.slow
 def test_half_precision_measures_the_same():
     x, y = inputs(), np.ones((BATCH, 1), "float32")
     expected = true_fisher(network(1).get_weights(), x, bernoulli)
@@ -355,6 +359,7 @@ def test_only_a_training_step_of_the_tracked_model_has_a_second_pass(monkeypatch
     per_example_statistics(model, x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [None, 1])
 def test_dropout_is_on_and_its_masks_are_not_those_of_the_gradient(seed):
     """Statistics are non-zero where the second pass kept the input, and gradients where the
@@ -425,6 +430,7 @@ def two_heads():
     return model
 
 
+@pytest.mark.slow
 def test_several_outputs_with_their_weights():
     """The heads, one yes or no and one Gaussian number each, are exact; what they share adds."""
     model, x = two_heads(), inputs()

@@ -177,11 +177,9 @@ class OneWeight(Regression):
         self.y -= self.x[:, 0] * (self.x[:, 0] @ self.y) / np.sum(self.x**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [kl.NGD, WithoutCompletion])
-@pytest.mark.parametrize(
-    "share",
-    [pytest.param(0.1, marks=pytest.mark.slow), 1.0, pytest.param(10.0, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("share", [0.1, 1.0, 10.0])
 def test_damping_lowers_the_temperature_unless_completed(sampler, share):
     """Variance over that of T: f/(f + δ) = 0.909, 0.5, 0.091 without completion noise, 1 with."""
     problem, eta, batch_size = OneWeight(), 0.1, 4

@@ -52,9 +52,13 @@ def deviation(optimizer, metric_inverse, temperature=1.0, batch_size=None, **fit
     return np.abs(relative_eigenvalues(moment, exact) - 1).max(), mean
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("temperature", "batch_size"),
-    [(1.0, None), (0.3, None), (1.0, 20), pytest.param(0.3, 20, marks=pytest.mark.slow)],
+    [(1.0, None), (0.3, None), slow(1.0, 20), slow(0.3, 20)],
 )
 @pytest.mark.parametrize(
     ("sampler", "metric_inverse", "arguments"),
