@@ -58,7 +58,7 @@ def slow(*values):
 
 @pytest.mark.parametrize(
     ("temperature", "batch_size"),
-    [(1.0, None), (0.3, None), slow(1.0, 20), slow(0.3, 20)],
+    [(1.0, None), slow(0.3, None), slow(1.0, 20), slow(0.3, 20)],
 )
 @pytest.mark.parametrize(
     ("sampler", "metric_inverse", "arguments"),
@@ -312,6 +312,7 @@ def name_of(make, changes):
     return next(iter(changes.values())).__name__ if changes else make.__name__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "metric_inverse", "changes"),
     [pytest.param(*m, id=name_of(m[0], m[2])) for m in [*MUTANTS, *UNCHANGED]],
