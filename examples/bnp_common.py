@@ -1,4 +1,4 @@
-"""What `bnp_simulation.py` and `bnp_bandit.py` share."""
+"""What the studies of batch-normalization metrics and of natural gradients share."""
 
 import json
 
