@@ -38,8 +38,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from bnp_common import Restartable, Results, mlp, table
+from bnp_common import Restartable, mlp, table
 from keras import ops
+from results_file import Results
 
 import keras_langevin as kl
 

@@ -1,33 +1,9 @@
 """What the studies of batch-normalization metrics and of natural gradients share."""
 
-import json
-
 import keras
 from keras import ops
 
 import keras_langevin as kl
-
-
-class Results:
-    """Rows in a file of JSON lines, by key."""
-
-    def __init__(self, path):
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.rows = [json.loads(line) for line in lines]
-
-    def run(self, function, *args, **key):
-        """The row of this key; where there is none, what the function returns makes it."""
-        for row in self.rows:
-            if all(row.get(k) == v for k, v in key.items()):
-                return row
-        row = key | function(*args)
-        self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print("  ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in key.values()))
-        return row
 
 
 class Restartable:

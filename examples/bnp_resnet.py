@@ -21,7 +21,6 @@ goes on where it stopped.
 
 import argparse
 import functools
-import json
 import os
 import time
 from pathlib import Path
@@ -31,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import matplotlib
 import numpy as np
+from results_file import Results
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -98,26 +98,6 @@ def arguments():
         speed = "_quick" if options.quick else ""
         options.results = Path(f"demo_output/bnp_resnet_{data}{speed}.jsonl")
     return options
-
-
-class Results:
-    """Rows in a file of JSON lines, by key."""
-
-    def __init__(self, path):
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.rows = [json.loads(line) for line in lines]
-
-    def find(self, **key):
-        return next((r for r in self.rows if all(r.get(k) == v for k, v in key.items())), None)
-
-    def add(self, **row):
-        self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        print(json.dumps(row, ensure_ascii=False), flush=True)
-        return row
 
 
 # --------------------------------------------------------------------------------- data, network
@@ -256,10 +236,9 @@ def study(network, method, trainer, images, options, results):
     def run(rate, seed, epochs):
         key = {"network": network, "method": method, "rate": rate, "seed": seed, "epochs": epochs}
         key["examples"] = len(images[0][0])
-        found = results.find(**key)
-        if found:
-            return found
-        return results.add(**key, **train(trainer(network, method), rate, seed, epochs, images))
+        return results.run(
+            lambda: train(trainer(network, method), rate, seed, epochs, images), **key
+        )
 
     def loss(k):
         final = run(rate_of(k), TUNING_SEED, TUNING_EPOCHS)["train_loss"][-1]
@@ -299,7 +278,7 @@ def measure_time(trainer, options, results):
             each.epoch()
             seconds[method].append(round(time.process_time() - start, 3))
     for method, values in seconds.items():
-        results.add(kind="time", network=GROUPED, method=method, seconds=values)
+        results.add({"kind": "time", "network": GROUPED, "method": method, "seconds": values})
 
 
 # ---------------------------------------------------------------------------------------- report

@@ -29,8 +29,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from bnp_common import Restartable, Results, mlp, table
+from bnp_common import Restartable, mlp, table
 from keras import ops
+from results_file import Results
 from sklearn import datasets
 
 import keras_langevin as kl

@@ -31,7 +31,8 @@ import digits_data
 import keras
 import natural_gradient_drawing as drawing
 import numpy as np
-from bnp_common import Results, mlp
+from bnp_common import mlp
+from results_file import Results
 from scipy.optimize import linprog
 from scipy.special import expit, log_expit, log_softmax, logsumexp
 

@@ -16,7 +16,6 @@ Each run appends a line to the results file; what is in it is not run again.
 """
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import ten_problems_data
+from results_file import Results
 
 import keras_langevin as kl
 
@@ -70,50 +70,17 @@ def arguments():
     return options
 
 
-class Results:
-    """Rows in a file of JSON lines, by key."""
-
-    def __init__(self, path):
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.rows = [json.loads(line) for line in lines]
-
-    def find(self, **key):
-        return next((r for r in self.rows if all(r[k] == v for k, v in key.items())), None)
-
-    def add(self, **row):
-        self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        numbers = {k: v for k, v in row.items() if isinstance(v, float)}
-        facts = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
-        print(f"{row['problem']:<18} {row['method']:<14} seed {row['seed']}  {facts}", flush=True)
-        return row
-
-
 def run(name, seed, options, results):
     problem = ten_problems_data.load(name, options.data_dir, seed)
     key = {"problem": name, "seed": seed, "num_data": len(problem.train[0])}
-    adam = results.find(method="Adam", **key)
-    if adam is None:
-        adam = results.add(method="Adam", **key, **adam_point(problem, seed))
+    adam = results.run(adam_point, problem, seed, method="Adam", **key)
     method = options.sampler
     if options.variant != "default":
         method += f", {options.variant}"
-    sampled = results.find(method=method, **key)
-    if sampled is None:
-        sampled = results.add(
-            method=method,
-            **key,
-            **posterior(problem, SAMPLERS[options.sampler], VARIANTS[options.variant], seed),
-        )
-    if results.find(method="deep ensemble", **key) is None:
-        results.add(
-            method="deep ensemble",
-            **key,
-            **deep_ensemble(problem, seed, adam["epochs"], sampled["seconds"]),
-        )
+    sampler, arguments = SAMPLERS[options.sampler], VARIANTS[options.variant]
+    sampled = results.run(posterior, problem, sampler, arguments, seed, method=method, **key)
+    budget = adam["epochs"], sampled["seconds"]
+    results.run(deep_ensemble, problem, seed, *budget, method="deep ensemble", **key)
 
 
 def compiled(problem, optimizer, seed):

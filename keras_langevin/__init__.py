@@ -7,13 +7,24 @@
 >>> sampler.ensemble().predict_uncertainty(x_test)
 """
 
-from keras_langevin import calibration, diagnostics, losses, preconditioners, priors, statistics
+from keras_langevin import (
+    calibration,
+    diagnostics,
+    losses,
+    preconditioners,
+    priors,
+    schedules,
+    statistics,
+)
 from keras_langevin.automatic_learning_rate import find_learning_rate
+from keras_langevin.chains import sample_chains
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.metric_warm_up import warm_up_metric
 from keras_langevin.optimizers import (
     NGD,
+    SGHMC,
     SGLD,
+    SMILE,
     SNGD,
     BNPLangevin,
     DOPLangevin,
@@ -31,7 +42,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "NGD",
+    "SGHMC",
     "SGLD",
+    "SMILE",
     "SNGD",
     "BNPLangevin",
     "BayesianEnsembleModel",
@@ -50,6 +63,8 @@ __all__ = [
     "losses",
     "preconditioners",
     "priors",
+    "sample_chains",
+    "schedules",
     "statistics",
     "track_statistics",
     "untrack_statistics",

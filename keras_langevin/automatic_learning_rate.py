@@ -29,7 +29,8 @@ class AutomaticLearningRate:
     epochs 1, 2, 4, 8 ... as long as there is burn-in, so that samples are drawn at one rate.
 
     A long run can afford a smaller rate, which has less bias: the rate is no larger than what
-    takes the chain through `TRAVEL` relaxation times 1/η of the metric.
+    takes the chain through `TRAVEL` relaxation times of the metric: 1/η steps, and (1−β)/η with a
+    momentum β.
 
     Args:
         num_steps: Of the whole `fit`, None where nobody knows.
@@ -38,7 +39,8 @@ class AutomaticLearningRate:
     def __init__(self, model, num_steps):
         self.model = model
         self.optimizer = sampling_optimizer(model)
-        self.affordable = TRAVEL / num_steps if num_steps else math.inf
+        travel = TRAVEL * (1.0 - self.optimizer.momentum)
+        self.affordable = travel / num_steps if num_steps else math.inf
         self.probe = None
 
     def begin(self):

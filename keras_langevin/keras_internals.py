@@ -107,6 +107,19 @@ def inner_optimizer(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
+def learning_rate_schedule(optimizer):
+    """The schedule of its learning rate, None where that is a number."""
+    schedule = optimizer._learning_rate
+    is_schedule = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
+    return schedule if is_schedule else None
+
+
+def schedule_step(optimizer):
+    """What that schedule is called with in the step at hand. It counts backward passes, also
+    where several are accumulated into one of the optimizer's `iterations`."""
+    return optimizer._iterations
+
+
 def sampling_optimizer(model):
     optimizer = inner_optimizer(getattr(model, "optimizer", None))
     if not model.built or not hasattr(optimizer, "preconditioner"):

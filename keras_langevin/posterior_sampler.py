@@ -16,7 +16,7 @@ from keras import ops
 from keras_langevin.automatic_learning_rate import AutomaticLearningRate
 from keras_langevin.diagnostics.limits import NOISE_WARNING
 from keras_langevin.ensemble import BayesianEnsembleModel
-from keras_langevin.keras_internals import inner_optimizer
+from keras_langevin.keras_internals import inner_optimizer, learning_rate_schedule
 from keras_langevin.sampling_schedule import SamplingSchedule
 from keras_langevin.statistics import track_statistics
 from keras_langevin.storage.sample import Sample
@@ -39,13 +39,19 @@ class PosteriorSampler(keras.callbacks.Callback):
     sampler installs them (`keras_langevin.track_statistics`). With an optimizer that samples
     nothing, such as Adam, it stores plain snapshots, whose `temperature` is `None`.
 
+    With a schedule of the learning rate that explores and samples in turns, such as
+    `keras_langevin.schedules.CyclicalCosine`, it stores only in the sampling phase: where the last
+    step before the sample explored, a position that is due is skipped, not shifted. The
+    `learning_rate` of such a sample is that of its last step.
+
     With an optimizer whose `learning_rate` is `"auto"` it finds the rate before the first step,
     from the training data, and again after epochs 1, 2, 4, 8 ... of burn-in.
 
     At the end of each epoch it adds `num_samples`, `learning_rate`, `temperature`,
     `minibatch_noise` (minibatch over injected noise, where it is known; it warns above 1)
-    and the optimizer's own quantities to the logs. Put it before `CSVLogger` and other callbacks
-    that should see them; the progress bar and `History` always do.
+    and the optimizer's own quantities to the logs. Rates and noise are those of the step to come,
+    `temperature` that of the posterior, also while a schedule explores. Put it before `CSVLogger`
+    and other callbacks that should see them; the progress bar and `History` always do.
 
     Args:
         burn_in: Epochs (or steps) before which nothing is stored, >= 0.
@@ -140,6 +146,7 @@ class PosteriorSampler(keras.callbacks.Callback):
             self._store = SampleStore(directory)
         self._write_schedule()
         self._steps_before_epoch = 0
+        self._num_skipped = 0
         self._fit_thread = None
         self._automatic = None  # with learning_rate="auto"
         if unit == "step":
@@ -176,12 +183,9 @@ class PosteriorSampler(keras.callbacks.Callback):
             ValueError: If nothing has been sampled yet, or `fit` has not run.
         """
         if not len(self._store):
-            seen = self.epochs_seen if self.unit == "epoch" else self.steps_seen
             raise ValueError(
-                f"An ensemble must have at least one sample. Received: {seen} {self.unit}s seen, "
-                f"burn_in={self.burn_in}, thinning={self.thinning}. The first sample comes at "
-                f"{self.unit} {self.burn_in + self.thinning}: train longer in `fit` with this "
-                "sampler among `callbacks`, or lower `burn_in` or `thinning`."
+                f"An ensemble must have at least one sample. Received: {self._seen()} {self.unit}s "
+                f"seen, burn_in={self.burn_in}, thinning={self.thinning}. {self._why_empty()}"
             )
         if self.model is None:
             raise ValueError(
@@ -225,6 +229,7 @@ class PosteriorSampler(keras.callbacks.Callback):
             if not optimizer.has_learning_rate:
                 self._automatic.begin()
         self._warn_about_minibatch_noise()
+        self._end_burn_in()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._steps_before_epoch = self.steps_seen
@@ -237,6 +242,7 @@ class PosteriorSampler(keras.callbacks.Callback):
         self.epochs_seen += 1
         if self.unit == "epoch":
             self._sample_when_due(self.epochs_seen - 1, self.epochs_seen)
+            self._end_burn_in()
         if self._automatic is not None and self._is_burning_in():
             self._automatic.epoch_end(self.epochs_seen)
         logs.update(self._quantities())
@@ -257,11 +263,15 @@ class PosteriorSampler(keras.callbacks.Callback):
             done = min(done, self.params["steps"])
         before, self.steps_seen = self.steps_seen, self._steps_before_epoch + done
         self._sample_when_due(before, self.steps_seen)
+        self._end_burn_in()
 
     def _sample_when_due(self, after, until):
         position = self._schedule.due_within(after, until)
         if position is None or position <= self._last_position():
             return  # the second: stored before the run was resumed
+        if _explores(self._sampling_optimizer()):
+            self._num_skipped += 1
+            return
         sample = self._draw(position)  # before anything is dropped for it
         while self.max_samples is not None and len(self._store) >= self.max_samples:
             self._double_thinning()
@@ -269,27 +279,51 @@ class PosteriorSampler(keras.callbacks.Callback):
                 return
         self._store.append(sample)
 
+    def _end_burn_in(self):
+        """Tells an optimizer that tunes itself until then."""
+        optimizer = self._sampling_optimizer()
+        if hasattr(optimizer, "end_burn_in") and self._seen() >= self.burn_in:
+            optimizer.end_burn_in()
+
     def _is_burning_in(self):
-        return (self.epochs_seen if self.unit == "epoch" else self.steps_seen) <= self.burn_in
+        return self._seen() <= self.burn_in
+
+    def _seen(self):
+        return self.epochs_seen if self.unit == "epoch" else self.steps_seen
+
+    def _why_empty(self):
+        if self._num_skipped:
+            return (
+                f"Samples were due {self._num_skipped} times, always while the schedule of the "
+                "learning rate explored. Train on into its sampling phase, or choose `burn_in` and "
+                "`thinning` so that they meet it, as `thinning=1` does."
+            )
+        return (
+            f"The first sample is due at {self.unit} {self.burn_in + self.thinning}: train longer "
+            "in `fit` with this sampler among `callbacks`, or lower `burn_in` or `thinning`."
+        )
 
     def _last_position(self):
         return max((facts["position"] or 0 for facts in self._store.facts), default=0)
 
     def _double_thinning(self):
-        self._schedule = self._schedule.doubled()
-        keep = [
-            i
-            for i, facts in enumerate(self._store.facts)
-            if facts["position"] is None or self._schedule.includes(facts["position"])
-        ]
-        self._store.thin(keep, self._describe_schedule())
+        # In cycles every other position may be one where the schedule always explores.
+        doubled = self._schedule.doubled()
+        if not self._kept(doubled):
+            doubled = self._schedule.doubled(keeps_first=True)
+        self._schedule = doubled
+        self._store.thin(self._kept(doubled), self._describe_schedule())
+
+    def _kept(self, schedule):
+        positions = [facts["position"] for facts in self._store.facts]
+        return [i for i, p in enumerate(positions) if p is None or schedule.includes(p)]
 
     def _draw(self, position):
         optimizer = self._sampling_optimizer()
         return Sample(
             self._finite_weights(),
             step=_iterations(optimizer),
-            learning_rate=_number(optimizer.learning_rate),
+            learning_rate=_sample_learning_rate(optimizer),
             temperature=_temperature(optimizer),
             chain=self.chain,
             position=position,
@@ -333,10 +367,9 @@ class PosteriorSampler(keras.callbacks.Callback):
         return optimizer.minibatch_noise(batch_size=optimizer.num_data / steps)
 
     def _warn_about_minibatch_noise(self):
-        ratio = self._minibatch_noise()
-        if ratio is None or ratio <= NOISE_WARNING:
-            return
-        optimizer = self._sampling_optimizer()
+        ratio, optimizer = self._minibatch_noise(), self._sampling_optimizer()
+        if ratio is None or ratio <= NOISE_WARNING or _phases(optimizer):
+            return  # the last: no sample is drawn at the rate that a cycle begins with
         warnings.warn(
             f"Minibatches of about {optimizer.num_data / self.params['steps']:.0f} examples add "
             f"{ratio:.1f} times the noise that temperature {optimizer.temperature:g} asks for: the "
@@ -367,7 +400,7 @@ class PosteriorSampler(keras.callbacks.Callback):
         words = [
             f"{key}={value!r}, stored {stored.get(key)!r}"
             for key, value in self._describe_schedule().items()
-            if key != "doublings" and stored.get(key) != value
+            if key not in ("doublings", "shift") and stored.get(key) != value
         ]
         if words:
             raise ValueError(
@@ -375,7 +408,9 @@ class PosteriorSampler(keras.callbacks.Callback):
                 f"Received: {', '.join(words)}. Pass the stored values, or choose another "
                 "directory for a new run."
             )
-        self._schedule = dataclasses.replace(self._schedule, doublings=stored["doublings"])
+        self._schedule = dataclasses.replace(
+            self._schedule, doublings=stored["doublings"], shift=stored.get("shift", 0)
+        )
         counters = self._checkpoint.counters()
         if counters is not None:
             self.epochs_seen = counters["epochs_seen"]
@@ -392,6 +427,29 @@ class PosteriorSampler(keras.callbacks.Callback):
 
 def _iterations(optimizer):
     return int(ops.convert_to_numpy(optimizer.iterations))
+
+
+def _phases(optimizer):
+    """The schedule of the learning rate if it explores and samples in turns, else None."""
+    schedule = learning_rate_schedule(optimizer)
+    return schedule if hasattr(schedule, "is_sampling") else None
+
+
+def _last_step(optimizer):
+    """What the schedule was called with in the last update: `iterations` are one ahead of it."""
+    passes = _iterations(optimizer) * (optimizer.gradient_accumulation_steps or 1)
+    return max(passes - 1, 0)
+
+
+def _explores(optimizer):
+    phases = _phases(optimizer)
+    return phases is not None and not phases.is_sampling(_last_step(optimizer))
+
+
+def _sample_learning_rate(optimizer):
+    """At the end of a cycle the rate of the next step belongs to another phase."""
+    phases = _phases(optimizer)
+    return _number(phases(_last_step(optimizer)) if phases else optimizer.learning_rate)
 
 
 def _temperature(optimizer):

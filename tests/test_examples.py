@@ -3,12 +3,14 @@
 On JAX alone, which starts quickest; the examples are the same on every backend.
 """
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -58,6 +60,18 @@ def test_batch_normalization_simulation(tmp_path):
 def test_natural_gradient_figures(tmp_path):
     printed = run("natural_gradient_figures.py", "--quick", "--results", tmp_path / "rows.jsonl")
     assert "Langevin, jeffreys" in printed + page_beside(tmp_path)
+
+
+def test_analytic_benchmark(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    run("benchmarks/analytic.py", "--methods", "SGLD", "--steps", 50_000, "--results", rows)
+    rows = [json.loads(line) for line in rows.read_text().splitlines()]
+    isotropic = [row for row in rows if row["noise"] == "isotropic"]
+    (chosen,) = (row for row in isotropic if row["phase"] == "report")
+    smallest = min(isotropic, key=lambda row: row["learning_rate"])
+    assert np.mean(chosen["score"]) < 0.2  # 0.5 where a chain never leaves its start, as in:
+    assert 0.45 < np.mean(smallest["score"]) < 0.55
+    assert "| ICG | isotropic | 0.500 |" in page_beside(tmp_path)
 
 
 def page_beside(folder):

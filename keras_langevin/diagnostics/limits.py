@@ -31,6 +31,7 @@ class StepSize:
         gradient_noise: v = tr(C V)/d, V the covariance of one example's gradient, d the number
             of weights: about 1 for the outer-product metrics, which are made from V.
         batch_size, num_data, temperature: B, N and T.
+        momentum: β, 0 for dynamics without.
     """
 
     largest_eigenvalue: float
@@ -38,34 +39,42 @@ class StepSize:
     batch_size: int
     num_data: float
     temperature: float
+    momentum: float = 0.0
 
     @property
     def stability_limit(self) -> float:
-        """2/λ. A step with a smaller η is a contraction on such a minibatch; with a larger one,
-        steps along the stiffest direction grow."""
-        return stability_limit(self.largest_eigenvalue)
+        """2(1+β)/λ. A step with a smaller η is a contraction on such a minibatch; with a larger
+        one, steps along the stiffest direction grow."""
+        return (1.0 + self.momentum) * stability_limit(self.largest_eigenvalue)
 
     @property
     def noise_limit(self) -> float:
-        """2BT/(Nv). There minibatches add as much noise as is injected, on average over the
+        """2BT(1−β)/(Nv). There minibatches add as much noise as is injected, on average over the
         weights in units of the metric: the variance is twice the posterior's, and more along
         stiff directions. Infinite at T = 0, where there is no law to widen."""
         if self.temperature == 0 or self.gradient_noise == 0:
             return math.inf
         scale = 2.0 * self.batch_size * self.temperature / self.num_data
-        return scale / self.gradient_noise
+        return scale * (1.0 - self.momentum) / self.gradient_noise
 
     @property
     def recommended(self) -> float:
-        """0.9 of the stability limit, but no more than half the noise limit."""
-        return min(SAFETY * self.stability_limit, NOISE_SHARE * self.noise_limit)
+        """0.9 · 2/λ, but no more than half the noise limit. A momentum adds up how the curvature
+        varies from batch to batch, so that none of the factor 1+β is used."""
+        stable = stability_limit(self.largest_eigenvalue)
+        return min(SAFETY * stable, NOISE_SHARE * self.noise_limit)
+
+    @property
+    def _limit_in_words(self):
+        formula = "2(1+β)/λ" if self.momentum else "2/λ"
+        return f"{formula} = {self.stability_limit:.3g}"
 
     def problems(self, learning_rate: float) -> list[str]:
         """What is wrong with this learning rate, in words; empty when nothing is."""
         words = []
         if learning_rate > self.stability_limit:
             words.append(
-                f"is above the stability limit 2/λ = {self.stability_limit:.3g}, λ = "
+                f"is above the stability limit {self._limit_in_words}, λ = "
                 f"{self.largest_eigenvalue:.4g} being the largest curvature in units of the "
                 "metric: steps along that direction grow until the loss is NaN"
             )
@@ -121,6 +130,7 @@ def measure(probe, batches):
         num_examples(batches[0]),
         optimizer.num_data,
         optimizer.temperature,
+        optimizer.momentum,
     )
 
 

@@ -16,9 +16,8 @@ WEIGHTS_AT_ONCE = 2**18
 
 def own_copy(model):
     """A clone of the network, whose own weights do not matter; the model itself where it
-    cannot be cloned from its config, or holds state that is neither config nor weights
-    (vocabularies, which Keras calls assets)."""
-    if any(hasattr(layer, "save_assets") for layer in flatten_layers(model)):
+    cannot be cloned from its config, or has assets."""
+    if has_assets(model):
         return model
     try:
         with untracked(model):
@@ -27,6 +26,11 @@ def own_copy(model):
     except Exception:  # whatever a `get_config` or an `__init__` of the user's may raise
         return model
     return clone if fits else model
+
+
+def has_assets(model):
+    """Whether it holds state that is neither config nor weights: vocabularies."""
+    return any(hasattr(layer, "save_assets") for layer in flatten_layers(model))
 
 
 def default_member_batch_size(member, num_members):

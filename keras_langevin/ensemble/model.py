@@ -67,11 +67,17 @@ class BayesianEnsembleModel(keras.Model):
             where layers do not vectorise well: recurrent ones on TensorFlow (slow to compile)
             and convolutions on torch (`torch.vmap` refuses some). A layer of yours that cannot
             be vectorised works with 1.
+        chains: Number of the chain of each member, integers >= 0 of shape `(members,)`. By
+            default the `chain` of the samples, 0 where they have none.
         **kwargs: `name` and what else `keras.Model` takes.
+
+    Attributes:
+        chains: As the argument, a NumPy array.
 
     Raises:
         ValueError: If there are no samples, one does not fit the model (names or number, shapes)
-            or is not finite, or the meaning of the outputs is not known or said in two ways.
+            or is not finite, the meaning of the outputs is not known or said in two ways, or
+            `chains` does not have one number for each sample.
 
     Example:
 
@@ -97,6 +103,7 @@ class BayesianEnsembleModel(keras.Model):
         output=None,
         noise_stddev=None,
         member_batch_size: int | None = None,
+        chains: Iterable[int] | None = None,
         **kwargs,
     ):
         if not isinstance(model, keras.Model) or not model.built or not model.weights:
@@ -116,7 +123,8 @@ class BayesianEnsembleModel(keras.Model):
         self._views = _Box({})
         self._gives_outputs = False
         with untracked(model):
-            arrays = stack_samples(model, samples)
+            labels, arrays = stack_samples(model, samples)
+            self.chains = _checked_chains(labels if chains is None else chains, len(labels))
             self._stacks = [
                 self.add_weight(
                     shape=array.shape,
@@ -139,6 +147,26 @@ class BayesianEnsembleModel(keras.Model):
     def num_members(self) -> int:
         """Number of posterior samples."""
         return self._stacks[0].shape[0]
+
+    def split_chains(self, members) -> list:
+        """Parts an array of members by chain, as `kl.diagnostics` takes it.
+
+        >>> draws = ensemble.split_chains(ensemble.predict_members(x_probe))
+        >>> kl.diagnostics.r_hat(draws).max()
+
+        Args:
+            members: Array of shape `(members, ...)`, or a structure of such, as from
+                `predict_members`.
+
+        Returns:
+            A list with one array (or structure) `(members of the chain, ...)` for each chain,
+            in the order of `np.unique(ensemble.chains)`.
+        """
+
+        def of(chain):
+            return tree.map_structure(lambda array: array[self.chains == chain], members)
+
+        return [of(chain) for chain in np.unique(self.chains)]
 
     # ------------------------------------------------------------------ inside a step
 
@@ -500,6 +528,7 @@ class BayesianEnsembleModel(keras.Model):
             "output": tree.map_structure(lambda f: f.output, families),
             "noise_stddev": tree.map_structure(lambda f: f.noise_stddev, families),
             "member_batch_size": self.member_batch_size,
+            "chains": self.chains.tolist(),
         }
 
     @classmethod
@@ -618,6 +647,16 @@ def _check_member_batch_size(value):
             f"`member_batch_size` must be an integer >= 1 or None. Received: "
             f"member_batch_size={value!r}."
         )
+
+
+def _checked_chains(chains, num_members):
+    array = np.asarray(chains)
+    if array.shape != (num_members,) or array.dtype.kind not in "iu" or array.min() < 0:
+        raise ValueError(
+            f"`chains` must be one integer >= 0 for each of the {num_members} samples. "
+            f"Received: chains={chains!r}."
+        )
+    return array
 
 
 def _checked_quantiles(quantiles):

@@ -15,8 +15,11 @@ _FORMS = (
 
 
 def stack_samples(model, samples):
-    """Checks the samples and yields, for each weight of `named_weights(model)`, an array of
-    shape `(members, *weight.shape)`.
+    """Checks the samples and stacks them.
+
+    Returns:
+        A list with the `chain` of each sample, 0 where it has none; and an iterator that gives,
+        for each weight of `named_weights(model)`, an array of shape `(members, *weight.shape)`.
 
     Raises:
         ValueError: If there are no samples, or one does not fit the model or is not finite.
@@ -28,17 +31,18 @@ def stack_samples(model, samples):
         )
     weights = named_weights(model)
     columns = {name: [] for name in weights}
+    chains = []
     for index, sample in enumerate(samples):
+        chains.append(getattr(sample, "chain", 0))
         arrays = _as_mapping(sample, index, model, weights)
         for name, weight in weights.items():
             columns[name].append(_checked(arrays[name], weight, name, index))
-    if not next(iter(columns.values()), []):
+    if not chains:
         raise ValueError(
             "An ensemble must have at least one sample. Received: samples with no element. Train "
             "longer than the burn-in, and pass a generator only once."
         )
-    for name in weights:
-        yield np.stack(columns.pop(name))
+    return chains, (np.stack(columns.pop(name)) for name in weights)
 
 
 def _as_mapping(sample, index, model, weights):

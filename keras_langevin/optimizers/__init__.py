@@ -5,12 +5,16 @@ from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
 from keras_langevin.optimizers.ngd import NGD
 from keras_langevin.optimizers.outer_product_langevin import DOPLangevin, QDOPLangevin
 from keras_langevin.optimizers.rmsprop_langevin import RMSPropLangevin
+from keras_langevin.optimizers.sghmc import SGHMC
 from keras_langevin.optimizers.sgld import SGLD
+from keras_langevin.optimizers.smile import SMILE
 from keras_langevin.optimizers.sngd import SNGD
 
 __all__ = [
     "NGD",
+    "SGHMC",
     "SGLD",
+    "SMILE",
     "SNGD",
     "BNPLangevin",
     "DOPLangevin",

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_langevin import priors
 from keras_langevin.arguments import integer, non_negative_number, number
-from keras_langevin.keras_internals import JointOptimizer
+from keras_langevin.keras_internals import JointOptimizer, learning_rate_schedule, schedule_step
 from keras_langevin.noise import standard_normal
 from keras_langevin.preconditioners.euclidean import Euclidean
 from keras_langevin.preconditioners.preconditioner import Layout, block_layouts
@@ -34,7 +34,8 @@ class LangevinOptimizer(JointOptimizer):
     ηs ≥ 2. Minibatches of size B add about ηN/(2BT) to that.
 
     Args:
-        learning_rate: η, a float, a Keras schedule, or `"auto"`. Multiplies the gradient of the
+        learning_rate: η, a float, a schedule (Keras' or of `kl.schedules`, some of which turn the
+            noise off in parts of a cycle), or `"auto"`. Multiplies the gradient of the
             MEAN loss, as in every Keras optimizer; Welling and Teh's step is 2η/N. `"auto"`
             needs a `kl.PosteriorSampler` in `fit`, which sets it from the curvature and the
             noise of minibatches (see `kl.diagnostics.step_size`) before the first step and
@@ -59,6 +60,8 @@ class LangevinOptimizer(JointOptimizer):
         **kwargs: Of every Keras optimizer. `weight_decay` and `use_ema` are refused, clipping
             warns: they change the target. `gradient_accumulation_steps` does not.
     """
+
+    momentum = 0.0  # β: which share of a step the next one repeats
 
     def __init__(
         self,
@@ -156,17 +159,21 @@ class LangevinOptimizer(JointOptimizer):
         learning_rate = ops.cast(learning_rate, "float32") * (1.0 - self.preconditioner.resting)
         values, gradients, present = self._complete(parameters, gradients)
         metric, changes = self.preconditioner.update(values, gradients, statistics)
+        values, own_changes = self.advance(values, gradients, statistics, metric, learning_rate)
+        for position, variable in present:
+            yield variable, values[position]
+        yield from [*changes, *own_changes]
+
+    def advance(self, values, gradients, statistics, metric, learning_rate):
+        """The weights after the step, and the changes of state that the dynamics make."""
         slopes = self.add_prior(values, gradients)
-        drift = self.preconditioner.solve(metric, slopes)
+        drift, changes = self.preconditioner.solve(metric, slopes), []
         if self.drift_clip is not None:
-            drift, clip_changes = self._clip(drift, slopes)
-            changes = [*changes, *clip_changes]
+            drift, changes = self._clip(drift, slopes)
         values = [θ - learning_rate * d for θ, d in zip(values, drift, strict=True)]
         if self.temperature > 0:
             values = self._add_noise(values, metric, gradients, statistics, learning_rate)
-        for position, variable in present:
-            yield variable, values[position]
-        yield from changes
+        return values, changes
 
     def _add_noise(self, values, metric, gradients, statistics, learning_rate):
         noise = self.preconditioner.sample(metric, self.normals([v.shape for v in values]))
@@ -174,7 +181,7 @@ class LangevinOptimizer(JointOptimizer):
         values = [θ + scale * n for θ, n in zip(values, noise, strict=True)]
         divergence = self.preconditioner.divergence(metric, gradients, statistics)
         if divergence is not None:
-            rate = learning_rate * self.temperature / self.num_data
+            rate = learning_rate * self.step_temperature() / self.num_data
             values = [θ + rate * d for θ, d in zip(values, divergence, strict=True)]
         return values
 
@@ -189,9 +196,17 @@ class LangevinOptimizer(JointOptimizer):
         changes = [(self.drift_average, average), (self.drift_clips, clips)]
         return [scale * d for d in drift], changes
 
+    def step_temperature(self):
+        """T, and 0 in steps in which a schedule of the learning rate explores (`kl.schedules`)."""
+        schedule = learning_rate_schedule(self)
+        if not hasattr(schedule, "is_sampling"):
+            return self.temperature
+        is_sampling = schedule.is_sampling(schedule_step(self))
+        return self.temperature * ops.cast(is_sampling, "float32")
+
     def noise_scale(self, learning_rate):
         """√(2ηT/N), the standard deviation of the noise in the metric's own units."""
-        variance = 2.0 * learning_rate * self.temperature / self.num_data
+        variance = 2.0 * learning_rate * self.step_temperature() / self.num_data
         if self.batch_size is not None:
             variance = variance * (1.0 - learning_rate / 2.0) - learning_rate**2 / self.batch_size
             variance = ops.maximum(variance, 0.0)

@@ -50,14 +50,14 @@ class DenseFisher(Fisher):
         check_memory(layout.num_weights, 3, 2, words)
 
     def evaluate(self, values, data):
-        identity = ops.eye(sum(self.sizes), dtype=values[0].dtype)
+        identity = ops.eye(self.layout.num_weights, dtype=values[0].dtype)
         matrix = self.matrix(values, data) + self.damping * identity
         return matrix, ops.cholesky(matrix)
 
     def matrix(self, values, data):
         """F, shape (d, d)."""
         total, count = 0.0, keras.tree.flatten(data)[0].shape[0]
-        size = max(_CHUNK // (self._num_rows(values, data) * sum(self.sizes)), 1)
+        size = max(_CHUNK // (self._num_rows(values, data) * self.layout.num_weights), 1)
         for start in range(0, count, size):
             factor = self._factor(values, _rows(data, start, min(start + size, count)), start)
             total = total + ops.matmul(ops.transpose(factor), factor)
@@ -119,6 +119,9 @@ class DenseFisher(Fisher):
 
     def sample(self, metric, normals):
         return self.arrays(_triangular(ops.transpose(metric[1]), self.vector(normals), lower=False))
+
+    def whiten(self, metric, vectors):
+        return self.arrays(_triangular(metric[1], self.vector(vectors)))
 
     def multiply(self, metric, vectors):
         return self.arrays(ops.matmul(metric[0], self.vector(vectors)))

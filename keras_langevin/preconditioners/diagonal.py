@@ -14,6 +14,9 @@ class Diagonal(Preconditioner):
     def sample(self, metric, normals):
         return [x if m is None else x * ops.rsqrt(m) for m, x in zip(metric, normals, strict=True)]
 
+    def whiten(self, metric, vectors):
+        return self.sample(metric, vectors)
+
     def multiply(self, metric, vectors):
         return [x if m is None else x * m for m, x in zip(metric, vectors, strict=True)]
 

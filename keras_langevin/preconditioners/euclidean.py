@@ -14,3 +14,6 @@ class Euclidean(Preconditioner):
 
     def sample(self, metric, normals):
         return normals
+
+    def whiten(self, metric, vectors):
+        return vectors

@@ -73,11 +73,6 @@ class Layout:
     def num_weights(self):
         return sum(math.prod(shape) for shape in self.shapes)
 
-    @property
-    def unmeasured(self):
-        measured = {b.kernel for b in self.blocks} | {b.bias for b in self.blocks}
-        return [i for i in range(len(self.shapes)) if i not in measured]
-
 
 class Preconditioner:
     """A metric M on the parameters, its inverse C = M⁻¹ and a factor L with L Lᵀ = C.
@@ -125,6 +120,11 @@ class Preconditioner:
 
     def sample(self, metric, normals):
         """L ξ, which has covariance C for standard normal ξ."""
+        raise NotImplementedError
+
+    def whiten(self, metric, vectors):
+        """Lᵀ v: a gradient in the coordinates in which the metric is the identity. Needed by
+        dynamics with a momentum."""
         raise NotImplementedError
 
     def multiply(self, metric, vectors):

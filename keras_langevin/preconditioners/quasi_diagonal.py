@@ -20,6 +20,7 @@ class QuasiDiagonal(Preconditioner):
 
         C v:   w_i = (v_i − μ_i v_0)/S_i,   b = v_0/M00 − Σ_i μ_i w_i
         L ξ:   w_i = ξ_i/√S_i,              b = ξ_0/√M00 − Σ_i μ_i w_i
+        Lᵀ v:  w_i = (v_i − μ_i v_0)/√S_i,  b = v_0/√M00
 
     so that drift and noise share the shear (1, −μ). A layer without bias has S_i alone.
 
@@ -51,6 +52,18 @@ class QuasiDiagonal(Preconditioner):
                 bias = normals[block.bias] * ops.rsqrt(bias_moment)
                 normals[block.bias] = _shear(block, bias, mean, weight)
         return normals
+
+    def whiten(self, metric, vectors):
+        vectors = list(vectors)
+        for block, (schur, *pairing) in zip(self.layout.blocks, metric, strict=True):
+            weight = vectors[block.kernel]
+            if block.bias is not None:
+                mean, bias_moment = pairing
+                bias = vectors[block.bias]
+                weight = weight - mean * ops.reshape(bias, block.bias_shape)
+                vectors[block.bias] = bias * ops.rsqrt(bias_moment)
+            vectors[block.kernel] = weight * ops.rsqrt(schur)
+        return vectors
 
     def multiply(self, metric, vectors):
         vectors = list(vectors)

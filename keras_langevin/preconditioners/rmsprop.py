@@ -66,6 +66,9 @@ class RMSProp(AveragingPreconditioner):
     def sample(self, metric, normals):
         return [x * ops.sqrt(ops.rsqrt(v)) for v, x in zip(metric, normals, strict=True)]
 
+    def whiten(self, metric, vectors):
+        return self.sample(metric, vectors)
+
     def divergence(self, metric, gradients, statistics):
         if not self.correction:
             return None

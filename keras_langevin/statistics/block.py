@@ -50,11 +50,13 @@ SHIFT = "shift"  # c for every feature, rows (used, next): moments are of x - c
 UNIT_SCALE = "unit_scale"  # max(inputs of a unit / batch, √positions)
 LOSS_SCALE = "loss_scale"  # what the loss was multiplied by
 LABEL_DRAW = "label_draw"  # how many times labels were drawn from the model
+LOSS = "loss"  # the loss itself, regularisers included
 
 KINDS = {
     "diagonal": (SECOND_MOMENT, BIAS_SECOND_MOMENT),
     "quasi_diagonal": (SECOND_MOMENT, BIAS_SECOND_MOMENT, CROSS_MOMENT, SHIFT),
     "inputs": (INPUT_MEAN, INPUT_SECOND_MOMENT, SHIFT, UNIT_SCALE),
+    "loss": (),
 }
 
 

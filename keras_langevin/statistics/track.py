@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_langevin import keras_internals
-from keras_langevin.statistics.block import LOSS_SCALE, Statistic, statistics_of
+from keras_langevin.statistics.block import LOSS, LOSS_SCALE, Statistic, statistics_of
 from keras_langevin.statistics.model_labels import ModelLabels, families_of
 from keras_langevin.statistics.probe import Probe
 from keras_langevin.statistics.registry import find_rule
@@ -155,6 +155,14 @@ class Tracking:
         _warn_about(layers, self._unmeasured())
 
     def install(self):
+        if self.wanted == LOSS:
+            self._measure_loss()
+        else:
+            self._install_probes()
+        keras_internals.add_weights(self.model, self.variables)
+        keras_internals.present_without(self.model, self.hidden)
+
+    def _install_probes(self):
         self.make_probes()
         with self._variable_scope():
             if any(probe.layer.compute_dtype == "float16" for probe in self.probes):
@@ -162,9 +170,12 @@ class Tracking:
         for probe in self.probes:
             probe.install()
         if self._needs_loss_scale():
-            self._probe_loss_scale()
-        keras_internals.add_weights(self.model, self.variables)
-        keras_internals.present_without(self.model, self.hidden)
+            self._gate_loss(self.variables[-1], lambda loss, upstream: upstream)
+
+    def _measure_loss(self):
+        with self._variable_scope():
+            self.variables.append(_make_variable(LOSS, (), Statistic(LOSS, None)))
+        self._gate_loss(self.variables[-1], lambda loss, upstream: loss)
 
     def remove(self):
         for probe in self.probes:
@@ -241,15 +252,16 @@ class Tracking:
     def _needs_loss_scale(self):
         return bool(self.variables) and self.variables[-1].statistic.kind == LOSS_SCALE
 
-    def _probe_loss_scale(self):
-        """float16 training multiplies the loss; what by is read off the loss' own gradient."""
-        variable, plain = self.variables[-1], self.model.compute_loss
+    def _gate_loss(self, variable, measured):
+        """The variable's "gradient" is `measured(loss, upstream)`; upstream, the gradient that
+        the loss itself receives, is what float16 training multiplies it by."""
+        plain = self.model.compute_loss
 
         @ops.custom_gradient
         def gate(loss, unit):
             def backward(*args, upstream=None):
                 upstream = args[0] if upstream is None else upstream
-                return upstream, ops.cast(upstream, "float32")
+                return upstream, ops.cast(measured(loss, upstream), "float32")
 
             return loss, backward
 
