@@ -17,7 +17,7 @@ from keras_langevin import (
     statistics,
 )
 from keras_langevin.automatic_learning_rate import find_learning_rate
-from keras_langevin.chains import sample_chains
+from keras_langevin.chains import ChainError, sample_chains
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.metric_warm_up import warm_up_metric
 from keras_langevin.optimizers import (
@@ -48,6 +48,7 @@ __all__ = [
     "SNGD",
     "BNPLangevin",
     "BayesianEnsembleModel",
+    "ChainError",
     "CorruptSampleError",
     "DOPLangevin",
     "LangevinOptimizer",

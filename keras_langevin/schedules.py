@@ -20,11 +20,11 @@ _register = keras.saving.register_keras_serializable(package="keras_langevin")
 class PolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
     """η_t = a (b + t)^(−γ): the decay under which the step-size bias of SGLD vanishes.
 
-    For γ in (½, 1] the sum of η_t diverges and that of η_t² converges, which is what the
-    samples need to follow the posterior in the end. They get closer and closer together, so
-    averages over them weigh each by `sample.learning_rate` (their equation 11);
-    `kl.BayesianEnsembleModel` weighs all alike. To fall from η_0 to η_K in K steps take
-    b = K / ((η_0 / η_K)^(1/γ) − 1) and a = η_0 b^γ.
+    For γ in (½, 1] the sum of η_t diverges and that of η_t² converges, the authors' conditions:
+    the chain goes as far as it must, and its noise wins over that of minibatches. Samples get
+    closer and closer together, so averages over them should weigh each by
+    `sample.learning_rate`, as the authors do; `kl.BayesianEnsembleModel` weighs all alike. To fall
+    from η_0 to η_K in K steps take b = K / ((η_0 / η_K)^(1/γ) − 1) and a = η_0 b^γ.
 
     Args:
         scale: a > 0, in units of the learning rate.
@@ -47,9 +47,8 @@ class PolynomialDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.power = number("power", power)
         if not 0.5 < self.power <= 1:
             raise ValueError(
-                "`power` must be in (0.5, 1]: above, the chain comes to a halt before it has "
-                "sampled; below, its error does not vanish. "
-                f"Received: power={power!r}"
+                "`power` must be in (0.5, 1], for which the sum of the learning rates diverges and "
+                f"that of their squares converges. Received: power={power!r}"
             )
 
     def __call__(self, step):
@@ -89,9 +88,9 @@ class CyclicalCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     References:
         R. Zhang, C. Li, J. Zhang, C. Chen, A. G. Wilson, "Cyclical Stochastic Gradient MCMC for
-        Bayesian Deep Learning", ICLR 2020, arXiv:1902.03932, equation 1 and algorithm 1 (their k
-        counts from 1). Their CIFAR code explores for 0.9 of a cycle and samples at a temperature
-        of 1/N unless told otherwise.
+        Bayesian Deep Learning", ICLR 2020, arXiv:1902.03932, algorithm 1 (their k counts from 1).
+        Their CIFAR code explores for 0.9 of a cycle and samples at a temperature of 1/N unless
+        told otherwise.
     """
 
     def __init__(self, initial_learning_rate, cycle_steps, exploration=0.5):

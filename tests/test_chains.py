@@ -205,8 +205,10 @@ def with_assets():
     return model
 
 
-@pytest.mark.parametrize("build", [no_config, with_assets])
-def test_a_network_that_cannot_be_sent_is_passed(build):
+@pytest.mark.parametrize(
+    ("build", "reason"), [(no_config, "config cannot be written"), (with_assets, "vocabularies")]
+)
+def test_a_network_that_cannot_be_sent_is_passed(build, reason):
     def draw(chain):
         model = build()
         rng = np.random.default_rng(chain)
@@ -214,7 +216,7 @@ def test_a_network_that_cannot_be_sent_is_passed(build):
 
     assert_joined(sample_chains(draw, 2, verbose=0), apart(draw, 2))
     assert_joined(sample_chains(draw, 2, Pickling(), model=build(), verbose=0), apart(draw, 2))
-    with pytest.raises(ChainError, match="Pass `model=`, a built model") as caught:
+    with pytest.raises(ChainError, match=f"{reason}.*Pass `model=`") as caught:
         sample_chains(draw, 2, Pickling(), verbose=0)
     error = caught.value
     assert not error.errors and error.chains == [0, 0, 0, 1, 1, 1]
@@ -224,13 +226,14 @@ def test_a_network_that_cannot_be_sent_is_passed(build):
 
 
 @pytest.mark.parametrize("executor", [None, Pickling()])
-def test_a_network_that_measures_statistics_is_the_users_own(executor):
-    class Optimizer(keras.optimizers.SGD):
+def test_a_network_is_sent_without_its_statistics_and_optimizer(executor):
+    class Optimizer(keras.optimizers.SGD):  # cannot be found by its name
         statistics = "diagonal"
 
     def tracked(chain):
         model, samples = drawn(chain)
-        return track_statistics(model, Optimizer()), samples
+        model.compile(Optimizer(), loss=GaussianNLL(stddev=0.1))
+        return track_statistics(model, model.optimizer), samples
 
     assert_joined(sample_chains(tracked, 2, executor, verbose=0), apart(drawn, 2))
 

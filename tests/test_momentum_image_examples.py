@@ -28,21 +28,23 @@ def language(monkeypatch):
 
 
 def rows_of(tmp_path, script, *arguments):
-    """Of a run and a second one, in which nothing is run again."""
+    """After two runs, in the second of which nothing is run again."""
     results = tmp_path / "rows.jsonl"
     command = [sys.executable, EXAMPLES / script, *arguments]
     command += ["--results", results, "--weights-dir", tmp_path]
-    for more in ([], ["--report"]):
-        done = subprocess.run([*command, *more], env=os.environ, capture_output=True, text=True)
+    for _ in range(2):
+        done = subprocess.run(command, env=os.environ, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in results.read_text().splitlines()]
 
 
-runs_on_jax_alone = pytest.mark.skipif(keras.backend.backend() != "jax", reason="run on JAX alone")
+quickest = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="run on TensorFlow alone, which traces quickest"
+)
 
 
 @pytest.mark.slow
-@runs_on_jax_alone
+@quickest
 def test_image_study(tmp_path):
     *warm, ensemble, smile = rows_of(
         tmp_path, "momentum_images.py", "--methods", "deep ensemble,pSMILE"
@@ -56,18 +58,15 @@ def test_image_study(tmp_path):
 
 
 @pytest.mark.slow
-@runs_on_jax_alone
+@quickest
 def test_language_study(tmp_path):
     warm, *runs = rows_of(
-        tmp_path, "momentum_language.py", "--quick", "--methods", "pSMILE, no tuner;SGLD"
+        tmp_path, "momentum_language.py", "--quick", "--methods", "pSMILE, no tuner"
     )
-    assert warm["perplexity"] < 2  # of 22 characters
-    smile, sgld = (
-        [r.get("perplexity", np.inf) for r in runs if r["method"] == name]
-        for name in ("pSMILE, no tuner", "SGLD")
-    )
-    assert min(smile) < warm["perplexity"] and min(sgld) < warm["perplexity"]
-    assert smile[-1] > 2 * warm["perplexity"] and sgld[-1] > 2 * warm["perplexity"]
+    assert warm["perplexity"] < 2  # of 25 characters
+    tiny, useful, huge = (row["perplexity"] for row in runs)
+    assert useful < warm["perplexity"] - 0.01 < tiny < warm["perplexity"] + 0.01
+    assert huge > 2 * warm["perplexity"]
     assert (tmp_path / "rows.png").exists()
 
 
