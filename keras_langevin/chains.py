@@ -119,8 +119,10 @@ def sample_chains(
     Threads share what is global: random numbers, of which all must come from seeds that
     `train_fn` gives to initializers, layers and the sampler, and `keras.utils.clear_session`,
     which takes away the state of chains that run. Call neither it nor `set_random_seed` there.
-    Long chains are safe on disk: `kl.PosteriorSampler(..., directory=f"run/{chain}",
-    resume=True)` lets the same program go on where it was stopped.
+
+    Long chains are safe on disk: with `kl.PosteriorSampler(..., directory=f"run/{chain}",
+    resume=True)` and `fit(..., initial_epoch=sampler.epochs_seen)` the same program goes on where
+    it was stopped.
 
     References:
         E. Sommer, L. Wimmer, T. Papamarkou, L. Bothmann, B. Bischl, D. Rügamer, "Connecting the

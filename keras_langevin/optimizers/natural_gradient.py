@@ -219,7 +219,7 @@ class NaturalGradient(LangevinOptimizer):
     def correction_rate(self, learning_rate):
         """ηT/N, by which the correction k enters a step."""
         if self.injects_noise:
-            return learning_rate * self._temperature / self.num_data
+            return learning_rate * self.step_temperature() / self.num_data
         return learning_rate**2 / 2 * self._minibatch_variance()
 
     def _minibatch_variance(self):

@@ -27,10 +27,10 @@ class SGHMC(LangevinOptimizer):
     Keras' form v ← βv − ℓ C ∇G, θ ← θ + v. r has no units, so that nothing has to be rescaled
     when the metric or the learning rate changes.
 
-    A chain of momentum β that moves by ℓ travels like SGLD with learning rate ℓ/(1−β), and has
-    the bias of its step size ℓ: for posteriors whose curvatures differ widely. On a Gaussian
-    target with a fixed C, and x = ℓs/(2(1+β)) for an eigenvalue s of C H, the variance of θ is
-    the posterior's times
+    Flat directions move as in SGLD with learning rate ℓ/(1−β), and minibatches add as much noise
+    as there, but steep ones see steps of ℓ alone: for posteriors whose curvatures differ widely.
+    On a Gaussian target with a fixed C, and x = ℓs/(2(1+β)) for an eigenvalue s of C H, the
+    variance of θ is the posterior's times
 
         "baoab"   1                           "euler"   1/(1−x)
 
@@ -49,15 +49,16 @@ class SGHMC(LangevinOptimizer):
         friction: γ > 0 in the place of β, per unit of the time √(ℓ/N): β = exp(−γ√(ℓ/N)), or
             max(1 − γ√(ℓ/N), 0) with "euler", which follow a schedule of ℓ. Not with `"auto"`.
         scheme: `"baoab"` or `"euler"`, Chen et al.'s and Wenzel et al.'s.
-        preconditioner: One of `kl.preconditioners`, Euclidean by default. The term that a metric
-            owes which follows the weights is neglected, as in the other samplers here;
-            `RMSProp(correction=True)`, whose term is that of dynamics without momentum, is refused.
+        preconditioner: One of `kl.preconditioners`, Euclidean by default. What a metric owes for
+            following the weights, T div L in the force on r, is neglected, as in the other samplers
+            here; `RMSProp(correction=True)`, whose term is that of dynamics without momentum, is
+            refused.
         noise_estimate: The variance V ≥ 0 that the injected noise is reduced by: per step 2T(1−β) −
             ℓNV (Chen et al.'s 2(α − β̂)ε), times (1+β)/2 with "baoab", no less than 0. A float for
-            all entries, in units of the squared mean loss, or `"successive_differences"`: half the
-            mean square of what an entry changes by from step to step, over about 1000 steps. That
-            takes some motion for noise, (ℓs/2)²/(1−β) of what is injected and ℓs V, so it is for
-            ℓs well below 1, and it keeps two more copies of the weights.
+            all entries of Lᵀ∇G, or `"successive_differences"`: half the mean square of what an
+            entry changes by from step to step, over about 1000 steps. That takes some motion for
+            noise: V by ℓs too large, and (ℓs/2)²/(1−β) of the whole noise. So it is for ℓs well
+            below 1, and it keeps two more copies of the weights.
         **kwargs: See `kl.LangevinOptimizer`: `temperature`, `prior`, `seed`, and Keras' own.
             `batch_size` is refused: its correction is that of dynamics without momentum.
 
@@ -76,7 +77,7 @@ class SGHMC(LangevinOptimizer):
 
     References:
         T. Chen, E. Fox, C. Guestrin, "Stochastic Gradient Hamiltonian Monte Carlo", ICML 2014,
-        equation 15 (their η is ℓ/N, their α is 1 − β). F. Wenzel et al., "How Good is the Bayes
+        in their form with η = ℓ/N and α = 1 − β. F. Wenzel et al., "How Good is the Bayes
         Posterior in Deep Neural Networks Really?", ICML 2020, for the parameters ℓ and β, the
         kinetic temperature and its bounds. B. Leimkuhler, C. Matthews, "Rational Construction of
         Stochastic Numerical Methods for Molecular Sampling", AMRX 2013, for BAOAB. Whitened
