@@ -1,6 +1,6 @@
 """Image classifiers around four warm starts: microcanonical Langevin, SGHMC, cyclical SGLD.
 
-    python examples/momentum_images.py                                       digits, ten seconds
+    python examples/momentum_images.py                                       digits, a minute
     python examples/momentum_images.py --problem lenet --data-dir DIR        Fashion-MNIST
     python examples/momentum_images.py --problem resnet7 --data-dir DIR      a part of CIFAR-10
     python examples/momentum_images.py --results R.jsonl --report            the page of the rows
@@ -39,7 +39,7 @@ from results_file import Results
 import keras_langevin as kl
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-# TensorFlow's own kernels are faster on a CPU here than XLA's, by a factor of two.
+# TensorFlow's own kernels are faster on a CPU here than XLA's, by a factor of about two.
 JIT = keras.backend.backend() == "jax"
 PROBES = 200  # test images whose log-likelihood R-hat looks at
 
@@ -173,7 +173,7 @@ def digits(options):
 def fashion_mnist(options):
     (x, y), test = (idx_files(options.data_dir / "fashion_mnist", n) for n in ("train", "t10k"))
     parts = (x[:55_000], y[:55_000]), (x[55_000:], y[55_000:]), test
-    budget = Budget(4, 15, 3, 128, 2000, 2000, 80, 4)
+    budget = Budget(4, 6, 2, 128, 600, 600, 40, 2)
     return Problem("LeNet, Fashion-MNIST", lenet, budget, options.weights_dir, *parts)
 
 
@@ -408,7 +408,7 @@ def setting(warm, final):
     epochs = [len(row["train_loss"]) for row in warm]
     best = [1 + int(np.argmin(row["validation_loss"])) for row in warm]
     text = f"""\
-keras {keras.__version__}, {keras.backend.backend()} without XLA, one core, float32.
+{software()}
 {warm[0]["num_weights"]:,} weights, N = {warm[0]["num_data"]:,} training images, batches of
 {warm[0]["batch_size"]}. Warm starts: {len(warm)}, best epochs {listed(best)} of
 {listed(epochs)}, {sum(row["seconds"] for row in warm) / 60:.1f} minutes of processor together."""
@@ -419,6 +419,11 @@ take {row["burn_in"]:,} steps of burn-in and {row["steps"]:,} of sampling,
 {row["steps"] // row["thinning"]} samples a chain; cSGLD as many in {row["cycles"]} cycles, of which
 it keeps samples of the second halves. First step of pSMILE and SMILE: ε = {row["first_step"]:g}."""
     return text
+
+
+def software():
+    xla = "with" if JIT else "without"
+    return f"keras {keras.__version__}, {keras.backend.backend()} {xla} XLA, one core, float32."
 
 
 def listed(numbers):

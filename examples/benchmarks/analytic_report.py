@@ -61,6 +61,9 @@ def write(results):
     for row in results.rows:
         groups[row["start"], row["steps"]].append(row)
     parts = [introduction(results.rows, reported)]
+    findings = results.path.with_name(f"{results.path.stem}_findings.txt")
+    if findings.exists():
+        parts.append(findings.read_text(encoding="utf-8").strip())
     for start, steps in sorted(groups, key=lambda group: (group[0], -group[1])):
         parts += section(start, steps, Cells(groups[start, steps]))
     path = results.path.with_suffix(".md")
