@@ -51,16 +51,16 @@ class SMILE(LangevinOptimizer):
             `"energy_variance"` is the published rule, for comparison: it does not find a step
             size (see `EnergyVariance` in `optimizers/step_size_tuner.py`); `None`, no tuning.
         target_energy: v*, of the rule `"absolute"`. Where minibatch noise dominates, u turns by
-            it over ε/(2√v*): 50 steps. Rejected: 1e-3 was as good on three
-            splits of two regressions and worse on another, 1e-2 worse.
+            it over ε/(2√v*): 50 steps. On small regressions 1e-4 to 1e-3 are equal within the
+            noise; a chain that is too short to get far with it needs more.
         decoherence_length: L, over which u forgets, in units of ε: minibatches turn it over
             2(d−1)/(ε σ²), σ² the mean variance of P g, and what is left of 1/L is injected.
             `math.inf` injects nothing. By default the length of a draw from the prior.
         tuning_steps: Steps after which ε is held. `None`: when the burn-in of the
             `kl.PosteriorSampler` ends.
         variance_decay: Of the average of squared differences, in (0, 1].
-        freeze_after: Number of gradients after which V is held, or `None`. No better in any
-            measurement, and with more steps taken back.
+        freeze_after: Number of gradients after which V is held, or `None`: holding it was worse
+            in what we measured, also when ε was tuned on after it.
         **kwargs: See `kl.LangevinOptimizer`: `temperature` (above 0), `prior`, `seed`, and Keras'
             own.
 
