@@ -74,9 +74,9 @@ class Method:
 METHODS = {
     "deep ensemble": None,
     "pSMILE": Method(kl.SMILE),
-    "SGHMC": Method(kl.SGHMC, rates=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3)),
+    "SGHMC": Method(kl.SGHMC, rates=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
     "SMILE": Method(functools.partial(kl.SMILE, preconditioned=False)),
-    "cSGLD": Method(kl.SGLD, rates=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3), is_cyclical=True),
+    "cSGLD": Method(kl.SGLD, rates=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2), is_cyclical=True),
     "MILE": Method(functools.partial(kl.SMILE, preconditioned=False), is_full_batch=True),
 }
 
