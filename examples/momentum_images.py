@@ -192,7 +192,7 @@ def cifar10_part(options):
             (arrays[f"x_{name}"].astype("float32"), arrays[f"y_{name}"].ravel())
             for name in ("train", "val", "test")
         ]
-    budget = Budget(4, 6, 2, 100, 150, 150, 15, 2, first_step=0.01)
+    budget = Budget(4, 4, 2, 100, 60, 60, 15, 2, first_step=0.01)
     return Problem("ResNet-7, part of CIFAR-10", resnet7, budget, options.weights_dir, *parts)
 
 
