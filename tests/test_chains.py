@@ -115,6 +115,7 @@ def assert_joined(ensemble, members):
 # --------------------------------------------------------------------------- where they run
 
 
+@pytest.mark.slow
 def test_chains_one_after_another(capsys):
     ensemble = sample_chains(trained, 2)
     first, second = (list(named_weights(trained(chain).model)) for chain in range(2))

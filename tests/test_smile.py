@@ -117,6 +117,7 @@ def mean_energy(ε, noise, steps=400, **kwargs):
     return np.mean(recorder.draws)
 
 
+@slow
 def test_energy_grows_with_the_sixth_power_of_the_step_and_with_noise_the_fourth():
     exact = [mean_energy(ε, 0.0) for ε in (1.0, 2.0)]
     assert np.log2(exact[1] / exact[0]) == pytest.approx(6, abs=0.5)
@@ -143,7 +144,8 @@ def measured_length(optimizer, ε, noise, steps=6000):
     return -READ_EVERY * ε / np.log(overlap)
 
 
-@pytest.mark.parametrize("is_anisotropic", [False, pytest.param(True, marks=slow)])
+@slow
+@pytest.mark.parametrize("is_anisotropic", [False, True])
 def test_noise_of_minibatches_decoheres_over_the_length_that_is_said(is_anisotropic):
     """2(d − 1)/(ε σ²), with σ² the mean variance, and with injection the L that was asked for."""
     noise = np.sqrt(np.linspace(0.5, 1.5, 100)) if is_anisotropic else np.ones(100)
@@ -198,7 +200,7 @@ class ScaleInTheDriftAlone(kl.SMILE):
 @needs_speed
 @pytest.mark.parametrize("ε", [pytest.param(0.5, marks=slow), 2.0])
 def test_samples_a_gaussian_with_exact_gradients(ε):
-    error, ratios, _ = law(make(ε))
+    error, ratios, _ = law(make(ε), steps=6000)
     assert error < 0.01
     assert ratios.mean() == pytest.approx(1.0, abs=0.05)
 
@@ -299,7 +301,10 @@ def one_nan(step, noise):
 
 
 @pytest.mark.parametrize("tuner", ["absolute", pytest.param(None, marks=slow)])
-@pytest.mark.parametrize(("disturb", "most"), [(one_nan, 1), (nan_at(0.01), 40), (one_outlier, 40)])
+@pytest.mark.parametrize(
+    ("disturb", "most"),
+    [pytest.param(one_nan, 1, marks=slow), (nan_at(0.01), 40), (one_outlier, 40)],
+)
 def test_bad_batches_neither_kill_nor_lock_a_chain(disturb, most, tuner):
     """Also while it tunes. The steps that do not stand are those that were disturbed."""
     chain = GaussianChain(UNIT, 8.0, disturb)
@@ -365,6 +370,7 @@ def test_the_first_step_size_is_forgotten():
     assert disturbed == pytest.approx(large, rel=0.1)
 
 
+@slow
 def test_the_published_rule_does_not_forget_the_first_step_size():
     """Its documented defect: |ΔE| is that of the minibatches, whatever the step size."""
     small, large = (tuned(s, "energy_variance", steps=800) for s in (1e-4, 1e-1))
@@ -403,7 +409,7 @@ def test_absolute_rule_brings_its_statistic_to_the_target():
         assert float(held) == pytest.approx(0.3, rel=0.1)
 
 
-@pytest.mark.parametrize("inert", ["absolute", "energy_variance"])
+@pytest.mark.parametrize("inert", ["absolute", pytest.param("energy_variance", marks=slow)])
 def test_a_tuner_that_does_nothing_is_the_plain_scheme_bit_for_bit(inert, monkeypatch):
     monkeypatch.setattr(EnergyVariance, "adaption_strength", 0.0)
     monkeypatch.setattr(EnergyVariance, "reset_probability", 1 - 1e-10)
@@ -433,7 +439,7 @@ def data():
     return x, (x @ [1.0, -1.0, 0.5] + 0.1 * rng.normal(size=200))[:, None].astype("float32")
 
 
-@pytest.mark.parametrize("unit", ["epoch", "step"])
+@pytest.mark.parametrize("unit", ["epoch", pytest.param("step", marks=slow)])
 def test_the_step_size_is_held_when_burn_in_ends(unit):
     model = network(kl.SMILE(num_data=200, seed=1))
     sampler = kl.PosteriorSampler(burn_in=4 if unit == "epoch" else 40, thinning=1, unit=unit)
@@ -445,6 +451,7 @@ def test_the_step_size_is_held_when_burn_in_ends(unit):
     assert sampler.ensemble().predict(data()[0], verbose=0).shape == (200, 1)
 
 
+@slow
 def test_the_loss_is_measured_for_the_published_rule_alone():
     model = network(kl.SMILE(num_data=200, tuner="energy_variance", seed=1))
     x, y = data()
