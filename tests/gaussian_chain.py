@@ -56,7 +56,7 @@ class Potential(keras.losses.Loss):
         self.precisions = np.asarray(precisions, "float32")
 
     def call(self, y_true, y_pred):
-        quadratic = 0.5 * self.precisions * ops.square(y_pred)
+        quadratic = 0.5 * ops.convert_to_tensor(self.precisions) * ops.square(y_pred)
         return ops.sum(quadratic + y_true * y_pred, axis=-1)
 
 

@@ -200,7 +200,7 @@ class ScaleInTheDriftAlone(kl.SMILE):
 @needs_speed
 @pytest.mark.parametrize("ε", [pytest.param(0.5, marks=slow), 2.0])
 def test_samples_a_gaussian_with_exact_gradients(ε):
-    error, ratios, _ = law(make(ε), steps=6000)
+    error, ratios, _ = law(make(ε), steps=12_000 if ε < 1 else 6000)
     assert error < 0.01
     assert ratios.mean() == pytest.approx(1.0, abs=0.05)
 
@@ -354,6 +354,10 @@ def test_a_step_taken_back_leaves_the_weights_where_they_were():
 # -------------------------------------------------------------------------------- the tuners
 
 
+def number(value):
+    return float(ops.convert_to_numpy(value))
+
+
 def tuned(start, tuner="absolute", steps=1600, disturb=None, **kwargs):
     optimizer = make(start, tuner=tuner, preconditioned=True, decoherence_length=1000.0, **kwargs)
     GaussianChain(WIDE, 8.0, disturb).run(optimizer, steps)
@@ -400,13 +404,13 @@ def test_absolute_rule_brings_its_statistic_to_the_target():
         rule.build(10, lambda shape, name, k=kept: k.setdefault(name, keras.Variable(0.0)))
         rng, ε = np.random.default_rng(0), ops.convert_to_tensor(np.float32(start))
         for _ in range(700):
-            squared = 10 * 1e-3 * (float(ε) / 0.3) ** 4 * rng.normal() ** 2
+            squared = 10 * 1e-3 * (number(ε) / 0.3) ** 4 * rng.normal() ** 2
             energy = ops.convert_to_tensor(np.float32(np.sqrt(squared)))
             ε, changes = rule.update(energy, ε, ε, ops.convert_to_tensor(True))
             for variable, value in changes:
                 variable.assign(value)
         held, _ = rule.update(energy, ε, ε, ops.convert_to_tensor(False))
-        assert float(held) == pytest.approx(0.3, rel=0.1)
+        assert number(held) == pytest.approx(0.3, rel=0.1)
 
 
 @pytest.mark.parametrize("inert", ["absolute", pytest.param("energy_variance", marks=slow)])
