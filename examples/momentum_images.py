@@ -34,13 +34,11 @@ import keras
 import numpy as np
 from bnp_common import table
 from keras import layers, ops
+from momentum_common import JIT, LOSS, fit_until_it_stops, load_weights, software
 from results_file import Results
 
 import keras_langevin as kl
 
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-# TensorFlow's own kernels are faster on a CPU here than XLA's, by a factor of about two.
-JIT = keras.backend.backend() == "jax"
 PROBES = 200  # test images whose log-likelihood R-hat looks at
 
 
@@ -255,16 +253,12 @@ def resnet7(shape):
 
 def warm_start(problem, chain, results):
     """The weights of a chain's warm start: from its file, or trained now."""
-    model = problem.model
     name = "".join(c if c.isalnum() else "_" for c in problem.name)
     path = problem.folder / f"momentum_images_{name}_{chain}.weights.h5"
     key = {"stage": "warm start", "problem": problem.name, "chain": chain}
     key |= {k: v for k, v in dataclasses.asdict(problem.budget).items() if k in TRAINING}
     results.run(trained, problem, chain, path, **key)
-    if not path.exists():
-        raise SystemExit(f"The rows have a warm start whose weights are missing: {path}")
-    model.load_weights(path)
-    return model.get_weights()
+    return load_weights(problem.model, path)
 
 
 TRAINING = ("epochs", "patience", "batch_size")
@@ -275,25 +269,12 @@ def trained(problem, chain, path):
     start, model, budget = time.process_time(), problem.model, problem.budget
     keras.utils.set_random_seed(chain)
     model.set_weights(problem.network(problem.train[0].shape[1:]).get_weights())
-    model.compile(keras.optimizers.AdamW(1e-3, weight_decay=0.02), LOSS, jit_compile=JIT)
-    stop = keras.callbacks.EarlyStopping(patience=budget.patience, restore_best_weights=True)
-    history = model.fit(
-        *problem.train,
-        batch_size=budget.batch_size,
-        epochs=budget.epochs,
-        validation_data=problem.validation,
-        callbacks=[stop],
-        verbose=0,
+    adamw = keras.optimizers.AdamW(1e-3, weight_decay=0.02)
+    facts = fit_until_it_stops(
+        model, problem.train, problem.validation, adamw, budget, budget.patience, path
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    model.save_weights(path)
-    return {
-        "num_weights": model.count_params(),
-        "num_data": len(problem.train[0]),
-        "train_loss": history.history["loss"],
-        "validation_loss": history.history["val_loss"],
-        "seconds": time.process_time() - start,
-    }
+    seconds = time.process_time() - start
+    return {"num_data": len(problem.train[0])} | facts | {"seconds": seconds}
 
 
 def measured(stage, problem, method, rate, budget, starts):
@@ -419,11 +400,6 @@ take {row["burn_in"]:,} steps of burn-in and {row["steps"]:,} of sampling,
 {row["steps"] // row["thinning"]} samples a chain; cSGLD as many in {row["cycles"]} cycles, of which
 it keeps samples of the second halves. First step of pSMILE and SMILE: ε = {row["first_step"]:g}."""
     return text
-
-
-def software():
-    xla = "with" if JIT else "without"
-    return f"keras {keras.__version__}, {keras.backend.backend()} {xla} XLA, one core, float32."
 
 
 def listed(numbers):

@@ -32,15 +32,13 @@ import keras
 import numpy as np
 from bnp_common import table
 from keras import layers, ops
+from momentum_common import JIT, LOSS, fit_until_it_stops, load_weights, software
 from results_file import Results
 
 import keras_langevin as kl
 
 PRIOR = kl.priors.Normal(0.3)
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 LOST = 100.0  # nats: of a chain that diverged without a NaN
-# TensorFlow's own kernels are about as fast on a CPU here as XLA's, and start in half the time.
-JIT = keras.backend.backend() == "jax"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,35 +229,16 @@ def warm_start(model, text, size, path):
     steps = size.epochs * -(-len(text.train[0]) // size.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(3e-3, steps, alpha=0.1)
     model.set_weights(network(len(text.characters), size).get_weights())
-    model.compile(keras.optimizers.AdamW(rate, weight_decay=0.01), LOSS, jit_compile=JIT)
-    stop = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
-    history = model.fit(
-        *text.train,
-        batch_size=size.batch_size,
-        epochs=size.epochs,
-        validation_data=text.validation,
-        callbacks=[stop],
-        verbose=0,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    model.save_weights(path)
+    adamw = keras.optimizers.AdamW(rate, weight_decay=0.01)
+    facts = fit_until_it_stops(model, text.train, text.validation, adamw, size, 2, path)
     loss = model.evaluate(*text.test, verbose=0)
     return {
         "perplexity": float(np.exp(loss)),
-        "train_loss": history.history["loss"],
-        "validation_loss": history.history["val_loss"],
+        **facts,
         "num_data": text.num_data,
-        "num_weights": model.count_params(),
         "num_characters": len(text.characters),
         "seconds": time.process_time() - start,
     }
-
-
-def load_weights(model, path):
-    if not path.exists():
-        raise SystemExit(f"The rows have a warm start whose weights are missing: {path}")
-    model.load_weights(path)
-    return model.get_weights()
 
 
 # ------------------------------------------------------------------------------------- the chains
@@ -360,11 +339,6 @@ width {warm["width"]}, {warm["heads"]} heads. Warm start: AdamW, epoch {best + 1
 steps of burn-in and {chain["steps"]} of sampling, {num_samples} samples, batches of
 {warm["batch_size"]} windows, prior N(0, 0.3²), T = 1, seeds: {seeds}. Where there is a tuner, the
 step size is where it starts; it is free until burn-in ends."""
-
-
-def software():
-    xla = "with" if JIT else "without"
-    return f"keras {keras.__version__}, {keras.backend.backend()} {xla} XLA, one core, float32."
 
 
 def summary(runs, reference):
