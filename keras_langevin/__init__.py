@@ -19,6 +19,7 @@ from keras_langevin import (
 from keras_langevin.automatic_learning_rate import find_learning_rate
 from keras_langevin.chains import ChainError, sample_chains
 from keras_langevin.ensemble import BayesianEnsembleModel
+from keras_langevin.ensemble_validation import EnsembleValidation
 from keras_langevin.metric_warm_up import warm_up_metric
 from keras_langevin.optimizers import (
     NGD,
@@ -51,6 +52,7 @@ __all__ = [
     "ChainError",
     "CorruptSampleError",
     "DOPLangevin",
+    "EnsembleValidation",
     "LangevinOptimizer",
     "PosteriorSampler",
     "QDOPLangevin",

@@ -11,6 +11,7 @@ import itertools
 import keras
 import numpy as np
 from keras import ops
+from keras.src.trainers.epoch_iterator import EpochIterator
 
 from keras_langevin.weights import is_statistic
 
@@ -267,13 +268,54 @@ def dataset_of_fit(model):
 
 
 def _adapter_of_fit(model):
+    frame = _frame_of_fit(model)
+    return None if frame is None else frame.f_locals["epoch_iterator"].data_adapter
+
+
+def _frame_of_fit(model):
     frame = inspect.currentframe()
     while frame is not None:
         adapter = getattr(frame.f_locals.get("epoch_iterator"), "data_adapter", None)
         if adapter is not None and frame.f_locals.get("self") is model:
-            return adapter
+            return frame
         frame = frame.f_back
     return None
+
+
+def validation_batches_of_fit(model):
+    """The batches `(x, y, sample_weight)` that a running `fit` validates on, from the first, as an
+    iterator; None where it has not validated yet."""
+    iterator = getattr(model, "_eval_epoch_iterator", None)
+    return None if iterator is None else _batches(iterator.data_adapter)
+
+
+def has_validation_data(model):
+    """Whether a running `fit` has data to validate on, be it in another epoch."""
+    frame = _frame_of_fit(model)
+    return frame is not None and frame.f_locals.get("validation_data") is not None
+
+
+def data_batches(data, batch_size=None):
+    """The batches `(x, y, sample_weight)`, NumPy, of a tuple of arrays or of a dataset."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    iterator = EpochIterator(
+        x=x, y=y, sample_weight=sample_weight, batch_size=batch_size, shuffle=False
+    )
+    return _batches(iterator.data_adapter)
+
+
+def data_in_memory(data):
+    """`(x, y, sample_weight)` of a whole dataset in NumPy arrays."""
+    parts = zip(*data_batches(data), strict=True)
+    return tuple(None if part[0] is None else _concatenated(part) for part in parts)
+
+
+def _batches(adapter):
+    return map(keras.utils.unpack_x_y_sample_weight, adapter.get_numpy_iterator())
+
+
+def _concatenated(batches):
+    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *batches)
 
 
 def flatten_layers(model):

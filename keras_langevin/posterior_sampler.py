@@ -23,7 +23,7 @@ from keras_langevin.storage.sample import Sample
 from keras_langevin.storage.sample_folder import is_unused, listed
 from keras_langevin.storage.sample_store import SampleStore
 from keras_langevin.storage.training_checkpoint import TrainingCheckpoint
-from keras_langevin.weights import named_weights
+from keras_langevin.weights import named_weights, weight_values
 
 
 class PosteriorSampler(keras.callbacks.Callback):
@@ -331,7 +331,7 @@ class PosteriorSampler(keras.callbacks.Callback):
 
     def _finite_weights(self):
         # Through `self.model`: on JAX that fetches the weights of this moment.
-        weights = {n: ops.convert_to_numpy(v) for n, v in named_weights(self.model).items()}
+        weights = weight_values(self.model)
         bad = [name for name, array in weights.items() if not np.isfinite(array).all()]
         if bad:
             raise self._diverged(f"NaN or infinity in {listed(bad)}")

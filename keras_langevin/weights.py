@@ -1,6 +1,7 @@
 """Which weights a posterior is over, and the names they are stored under."""
 
 import keras
+import numpy as np
 
 
 def is_statistic(variable: keras.Variable) -> bool:
@@ -29,3 +30,8 @@ def named_weights(model: keras.Model) -> dict[str, keras.Variable]:
         count = repeats[variable.path] = repeats.get(variable.path, -1) + 1
         named[f"{variable.path}#{count}" if count else variable.path] = variable
     return named
+
+
+def weight_values(model: keras.Model) -> dict[str, np.ndarray]:
+    """`named_weights` as NumPy arrays; within `fit` read it through the callback's `self.model`."""
+    return {name: keras.ops.convert_to_numpy(v) for name, v in named_weights(model).items()}

@@ -11,10 +11,12 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_langevin.ensemble.arviz_export import to_arviz
 from keras_langevin.ensemble.export import export_saved_model, signature_of
 from keras_langevin.ensemble.members import default_member_batch_size, own_copy
 from keras_langevin.ensemble.metrics import metrics_of_probabilities
 from keras_langevin.ensemble.samples import stack_samples
+from keras_langevin.keras_internals import data_in_memory
 from keras_langevin.predictive import resolve_families
 from keras_langevin.statistics import untracked
 from keras_langevin.weights import named_weights
@@ -208,7 +210,7 @@ class BayesianEnsembleModel(keras.Model):
         totals = sums(0, self._first_size)
         if self._num_chunks:
             totals = ops.fori_loop(0, self._num_chunks, add_chunk, totals)
-        return _packed(self._families.content, [total / self.num_members for total in totals])
+        return self.packed([total / self.num_members for total in totals])
 
     # The first chunk takes what is left over, and the loop starts from its result.
 
@@ -250,6 +252,29 @@ class BayesianEnsembleModel(keras.Model):
         outputs = self.member_outputs(inputs)
         return self._each(lambda family, o: family.uncertainty(o, quantiles), outputs)
 
+    def log_densities(self, data):
+        """log p(y | x, θ_s) for `data["x"]` and `data["y"]`, shape `(batch, members, ...)`, one
+        for each output, in a list."""
+        outputs = self.member_outputs(data["x"])
+        labels = self.by_output(data["y"])
+        found = self._each(lambda family, o, y: family.log_densities(o, y), outputs, labels)
+        return [ops.moveaxis(one, 0, 1) for one in found]
+
+    def means_and_log_densities(self, data):
+        """For `data["x"]` and `data["y"]` pairs of the predictive mean and log density, one for
+        each output, in a list."""
+        outputs = self.member_outputs(data["x"])
+        labels = self.by_output(data["y"])
+        return self._each(
+            lambda family, o, y: (ops.mean(family.mean(o), axis=0), family.log_density(o, y)),
+            outputs,
+            labels,
+        )
+
+    def families(self):
+        """What each output means, one of `keras_langevin.predictive`, in a list."""
+        return tree.flatten(self._families.content)
+
     def names_of_outputs(self):
         """In the order of the list that `uncertainties` gives."""
         families = self._families.content
@@ -261,7 +286,7 @@ class BayesianEnsembleModel(keras.Model):
     def _average_of(self, outputs):
         """From what the members returned to the posterior predictive mean."""
         means = self._each(lambda family, o: ops.mean(family.mean(o), axis=0), outputs)
-        return _packed(self._families.content, means)
+        return self.packed(means)
 
     def _each(self, function, outputs, *more):
         """A list of `function(family, output, ...)`, one for each output of the model."""
@@ -315,11 +340,11 @@ class BayesianEnsembleModel(keras.Model):
             members = self._each(lambda family, o: family.members(o), self.member_outputs(inputs))
             return tree.map_structure(lambda m: ops.moveaxis(m, 0, 1), members)
 
-        view = self._view("members", look)
+        view = self.view("members", look)
         members = view.predict(x, batch_size, verbose, steps, callbacks)
         members = tree.map_structure(lambda m: np.moveaxis(m, 1, 0), members)
         self._check(members)
-        return _packed(self._families.content, members)
+        return self.packed(members)
 
     def predict_uncertainty(
         self,
@@ -360,11 +385,42 @@ class BayesianEnsembleModel(keras.Model):
         def look(inputs):
             return _move_quantiles(self.uncertainties(inputs, quantiles), ops.moveaxis, 0, 1)
 
-        view = self._view(quantiles, look)
+        view = self.view(quantiles, look)
         results = view.predict(x, batch_size, verbose, steps, callbacks)
         results = _move_quantiles(results, np.moveaxis, 1, 0)
         self._check([result["mean"] for result in results])
-        return _packed(self._families.content, results)
+        return self.packed(results)
+
+    def log_likelihood(self, x, y=None, batch_size=None, verbose="auto", callbacks=None):
+        """log p(y | x, θ_s) of every member and example, in nats.
+
+        The log of its mean over members (of exp) is the log predictive density of an example,
+        and minus the average of that the loss of `evaluate`. See
+        `kl.diagnostics.running_log_predictive_density` for how many members are enough.
+
+        Args:
+            x, y: As for `evaluate`: arrays or nested arrays; or a dataset as `x` alone, which is
+                read into memory.
+            batch_size, verbose, callbacks: As in `keras.Model.predict`.
+
+        Returns:
+            NumPy array `(members, examples)`, with more axes where an example has several labels:
+            positions, or the units of yes or no. For real numbers the density of an example's last
+            axis, in the units of y. In the structure of the model's outputs.
+
+        Raises:
+            ValueError: If there are no labels, or they do not fit the outputs.
+        """
+        if y is None:
+            x, y, _ = data_in_memory(x)
+        if y is None:
+            raise ValueError(
+                "`log_likelihood` needs labels. Received: y=None. Pass `log_likelihood(x, y)`."
+            )
+        view = self.view("log_likelihood", self.log_densities)
+        found = view.predict({"x": x, "y": y}, batch_size, verbose, callbacks=callbacks)
+        found = [np.moveaxis(one, 1, 0) for one in found]
+        return self.packed(found)
 
     def predictive_distribution(
         self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
@@ -395,22 +451,70 @@ class BayesianEnsembleModel(keras.Model):
         families = self._families.content
         mixtures = [
             family.distribution(one, tfp)
-            for family, one in zip(
-                tree.flatten(families), _unpacked(families, members), strict=True
-            )
+            for family, one in zip(tree.flatten(families), self.flat(members), strict=True)
         ]
-        return _packed(families, mixtures)
+        return self.packed(mixtures)
+
+    def packed(self, flat):
+        """A list with one item for each output, in the structure of the model's outputs."""
+        return _packed(self._families.content, flat)
+
+    def flat(self, structure):
+        """What `packed` was made of: a list with one item for each output."""
+        return _unpacked(self._families.content, structure)
 
     def _check(self, predictions):
         for family, one in zip(tree.flatten(self._families.content), predictions, strict=True):
             family.check(one)
 
-    def _view(self, key, look):
+    def view(self, key, look):
         """A model of the same weights whose `predict` gives `look(inputs)`, kept for next time."""
         views = self._views.content
         if key not in views:
             views[key] = _View(self, look)
         return views[key]
+
+    # -------------------------------------------------------------------- diagnostics
+
+    def weights_by_name(self) -> dict[str, np.ndarray]:
+        """The members' weights: from weight name to an array `(members, *weight.shape)`."""
+        names = named_weights(self._member)
+        return {n: ops.convert_to_numpy(s) for n, s in zip(names, self._stacks, strict=True)}
+
+    def to_arviz(self, x=None, y=None, weights=(), batch_size=None):
+        """The members' predictions, and chosen weights, as ArviZ takes them.
+
+        Weights of a network have symmetries, so that their traces and R-hat say little; look at
+        predictions for a few probe inputs. With `y` their log-likelihoods come along, for
+        `arviz.loo` and `arviz.compare`.
+
+        Args:
+            x: Probe inputs, as in `predict`; `None` leaves predictions out. Some dozens are
+                plenty: every number of every prediction becomes a quantity of its own.
+            y: Their labels, for the log-likelihoods.
+            weights: Patterns (`re.search`) of names of weights to include, such as
+                `["dense/bias"]`; none by default.
+            batch_size: As in `predict`.
+
+        Returns:
+            `arviz.InferenceData` with ArviZ 0.x, `xarray.DataTree` with 1.x. Group `posterior`:
+            `prediction`, dimensions `(chain, draw, example, ...)`, what `predict_members` gives
+            (for predicted noise `prediction_mean` and `prediction_stddev`; `prediction_<output>`
+            where there are several), and the weights, with "." for "/" in their names. Groups
+            `log_likelihood` and `observed_data`: `y`.
+
+        Raises:
+            ImportError: If ArviZ is not installed.
+            ValueError: If there is nothing to convert.
+
+        Example:
+
+        >>> data = ensemble.to_arviz(x_test[:20], y_test[:20])
+        >>> arviz.summary(data, kind="diagnostics")
+        """
+        if y is not None and x is None:
+            raise ValueError("`y` must come with its `x`. Received: x=None and y.")
+        return to_arviz(self, x, y, weights, batch_size)
 
     # --------------------------------------------------------------------- evaluation
 
@@ -477,24 +581,34 @@ class BayesianEnsembleModel(keras.Model):
         if y is None:
             raise ValueError("`evaluate` needs labels. Received: y=None. Pass `evaluate(x, y)`.")
 
-        def loss(family, outputs, labels, weight):
-            value = -family.log_density(outputs, ops.convert_to_tensor(labels))
-            return _Average(name="average")(value, value, sample_weight=weight)
+        labels = self.by_output(y)
+        densities = self._each(
+            lambda family, outputs, y: family.log_density(outputs, ops.convert_to_tensor(y)),
+            y_pred,
+            labels,
+        )
+        return self.mean_loss(densities, sample_weight)
 
-        labels = self._flat_like(y_pred, y)
-        weights = self._flat_like(y_pred, sample_weight)
-        return sum(self._each(loss, y_pred, labels, weights))
+    def mean_loss(self, log_densities, sample_weight):
+        """Minus their averages over a batch, added up; `log_densities` has one for each output."""
+        weights = self.by_output(sample_weight)
+        average = _Average(name="average")
+        return sum(
+            average(-one, -one, sample_weight=weight)
+            for one, weight in zip(log_densities, weights, strict=True)
+        )
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         if self._gives_outputs:
             y_pred = self._average_of(y_pred)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
-    def _flat_like(self, outputs, value):
-        """Labels or weights, one for each output in the order of `tree.flatten`."""
+    def by_output(self, value):
+        """Labels or weights as a list, one for each output."""
+        families = self._families.content
         if not tree.is_nested(value):
-            return [value] * len(tree.flatten(outputs))
-        if isinstance(value, dict) and not isinstance(outputs, dict):
+            return [value] * len(tree.flatten(families))
+        if isinstance(value, dict) and not isinstance(families, dict):
             return [value[name] for name in self.names_of_outputs()]
         return tree.flatten(value)
 

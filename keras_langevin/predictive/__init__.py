@@ -7,6 +7,7 @@ members returned, shape `(members, batch, ..., units)`:
 - `members(outputs)`: each member's own prediction;
 - `uncertainty(outputs, quantiles)`: a dict of tensors;
 - `log_density(outputs, y)`: log of the average density, shape `(batch, ...)`;
+- `log_densities(outputs, y)`: of each member's density, shape `(members, batch, ...)`;
 - `distribution(members)`: the mixture as a TensorFlow Probability distribution;
 - `score(outputs, draws)`, for the outputs of one model, shape `(batch, ..., units)`: a root of
   the Fisher information of the outputs, see `fisher_scores.py`.

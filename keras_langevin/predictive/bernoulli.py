@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_langevin.losses import check_same_shape
@@ -25,6 +26,7 @@ class Bernoulli:
     """
 
     noise_stddev = None
+    is_discrete = True
 
     def __init__(self, output):
         self.output = output
@@ -43,15 +45,22 @@ class Bernoulli:
 
     def log_density(self, outputs, y):
         """Of each unit by itself, shape `(batch, ..., units)`."""
+        return self._of_answers(*map(log_mean_exp, self._log_yes_no(outputs)), outputs, y)
+
+    def log_densities(self, outputs, y):
+        return self._of_answers(*self._log_yes_no(outputs), outputs, y)
+
+    def _log_yes_no(self, outputs):
+        if self.output == "binary_logits":
+            return ops.log_sigmoid(outputs), ops.log_sigmoid(-outputs)
+        return ops.log(outputs), ops.log(1 - outputs)
+
+    def _of_answers(self, log_yes, log_no, outputs, y):
         if len(y.shape) == len(outputs.shape) - 2 and outputs.shape[-1] == 1:
             y = ops.expand_dims(y, -1)
         check_same_shape(y, outputs[0])
         y = ops.cast(y, outputs.dtype)
-        if self.output == "binary_logits":
-            log_yes, log_no = ops.log_sigmoid(outputs), ops.log_sigmoid(-outputs)
-        else:
-            log_yes, log_no = ops.log(outputs), ops.log(1 - outputs)
-        return times_log(y, log_mean_exp(log_yes)) + times_log(1 - y, log_mean_exp(log_no))
+        return times_log(y, log_yes) + times_log(1 - y, log_no)
 
     def score(self, outputs, draws):
         """Of the mean loss; see `fisher_scores.py`."""
@@ -63,6 +72,13 @@ class Bernoulli:
     def check(self, prediction):
         if self.output == "binary_probabilities":
             check_probabilities(prediction, self.output)
+
+    def flat_classes(self, members, y=None):
+        """NumPy: probabilities of no and yes `(members, n, 2)`, labels `(n,)`, all units as
+        examples."""
+        yes = members.reshape(len(members), -1)
+        labels = None if y is None else np.asarray(y).reshape(-1).astype(int)
+        return np.stack([1 - yes, yes], axis=-1), labels
 
     def distribution(self, members, tfp):
         """`members`: NumPy array `(members, batch, ..., units)`."""

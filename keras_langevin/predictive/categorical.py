@@ -3,6 +3,7 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_langevin.predictive.entropy import (
@@ -24,6 +25,7 @@ class Categorical:
     """
 
     noise_stddev = None
+    is_discrete = True
 
     def __init__(self, output):
         self.output = output
@@ -43,10 +45,18 @@ class Categorical:
     def log_density(self, outputs, y):
         """`y`: integers, shape `(batch, ...)` or `(batch, ..., 1)`, or one-hot. An integer that
         is no class gives NaN."""
-        logits = self.output == "logits"
-        log_p = log_mean_exp(ops.log_softmax(outputs) if logits else ops.log(outputs))
-        classes = log_p.shape[-1]
-        one_hot = self._one_hot(y, len(log_p.shape), classes)
+        log_p = self._log_probabilities(outputs)
+        return self._of_labels(log_mean_exp(log_p), y, rank=len(outputs.shape) - 1)
+
+    def log_densities(self, outputs, y):
+        log_p = self._log_probabilities(outputs)
+        return self._of_labels(log_p, y, rank=len(outputs.shape) - 1)
+
+    def _log_probabilities(self, outputs):
+        return ops.log_softmax(outputs) if self.output == "logits" else ops.log(outputs)
+
+    def _of_labels(self, log_p, y, rank):
+        one_hot = self._one_hot(y, rank, log_p.shape[-1])
         return ops.sum(times_log(ops.cast(one_hot, log_p.dtype), log_p), axis=-1)
 
     def score(self, outputs, draws):
@@ -77,6 +87,15 @@ class Categorical:
     def check(self, prediction):
         if self.output == "probabilities":
             check_distributions(prediction, self.output)
+
+    def flat_classes(self, members, y=None):
+        """NumPy: probabilities `(members, n, classes)`, labels `(n,)`, all positions as examples."""
+        classes = members.shape[-1]
+        labels = None
+        if y is not None:
+            one_hot = ops.convert_to_numpy(self._one_hot(np.asarray(y), members.ndim - 1, classes))
+            labels = one_hot.reshape(-1, classes).argmax(-1)
+        return members.reshape(len(members), -1, classes), labels
 
     def distribution(self, members, tfp):
         """`members`: NumPy array `(members, batch, ..., classes)`."""

@@ -18,6 +18,8 @@ from keras_langevin.predictive.quantiles import gaussian_mixture_quantiles
 class _GaussianFamily:
     """Variances and quantiles of the mixture over members of N(mean, stddev²)."""
 
+    is_discrete = False
+
     def uncertainty(self, outputs, quantiles):
         """Law of total variance: Var[y] = E[Var[y | member]] + Var[E[y | member]]."""
         mean, stddev = self.moments(outputs)
@@ -38,17 +40,22 @@ class _GaussianFamily:
 
     def log_density(self, outputs, y):
         """Of all numbers of the last axis together, shape `(batch, ...)`."""
+        return log_mean_exp(self.log_densities(outputs, y))
+
+    def log_densities(self, outputs, y):
         mean, stddev = self.moments(outputs)
         y = ops.cast(y, mean.dtype)
         if len(y.shape) == len(mean.shape) - 2 and mean.shape[-1] == 1:
             y = ops.expand_dims(y, -1)
         check_same_shape(y, mean[0])
-        return log_mean_exp(gaussian_log_density(y, mean, ops.log(stddev)))
+        return gaussian_log_density(y, mean, ops.log(stddev))
 
     def check(self, prediction):
         pass
 
-    def _distribution(self, mean, stddev, tfp):
+    def distribution(self, members, tfp):
+        """`members`: what `predict_members` gives, NumPy."""
+        mean, stddev = self.member_moments(members)
         normal = tfp.distributions.Normal(
             members_before(mean, event_axes=1), members_before(stddev, event_axes=1)
         )
@@ -82,9 +89,9 @@ class Gaussian(_GaussianFamily):
         positions = 1 if self.noise_stddev == "mse" else math.prod(outputs.shape[1:-1])
         return draws / (self._stddev(ops.expand_dims(outputs, 0)) * positions**0.5)
 
-    def distribution(self, members, tfp):
-        """`members`: NumPy array `(members, batch, ..., d)`."""
-        return self._distribution(members, np.full_like(members, self._stddev(members)), tfp)
+    def member_moments(self, members):
+        """NumPy: means and stddevs `(members, batch, ..., d)` of what `predict_members` gives."""
+        return members, np.full_like(members, self._stddev(members))
 
     def _stddev(self, outputs):
         if self.noise_stddev != "mse":
@@ -124,6 +131,6 @@ class HeteroscedasticGaussian(_GaussianFamily):
         scores = ops.concatenate([of_mean / stddev, 2**0.5 * of_scale], axis=-1)
         return scores / math.prod(outputs.shape[1:-1]) ** 0.5
 
-    def distribution(self, members, tfp):
-        """`members`: a dict of NumPy arrays `(members, batch, ..., d)`."""
-        return self._distribution(members["mean"], members["stddev"], tfp)
+    def member_moments(self, members):
+        """NumPy: means and stddevs `(members, batch, ..., d)` of what `predict_members` gives."""
+        return members["mean"], members["stddev"]

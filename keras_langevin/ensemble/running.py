@@ -1,0 +1,110 @@
+"""The average of more and more members on data that come again in the same batches."""
+
+import numpy as np
+from keras import ops, tree
+
+from keras_langevin.ensemble.model import BayesianEnsembleModel
+from keras_langevin.ensemble.samples import stack_samples
+
+
+class RunningEnsemble:
+    """The posterior predictive of the samples added so far, each of them evaluated once.
+
+    Args:
+        model: As for `BayesianEnsembleModel`.
+    """
+
+    def __init__(self, model):
+        self._model = model
+        self._member = None
+        self.forget()
+
+    def forget(self):
+        """Begins with no members again."""
+        self.num_members = 0
+        self._labels, self._averages = [], []
+
+    def add(self, weights, batches):
+        """Averages one sample in.
+
+        Args:
+            weights: Mapping from weight name to array.
+            batches: Iterable of `(x, y, sample_weight)`, the same every time.
+        """
+        self._become(weights)
+        labels, averages = [], []
+        for index, (x, y, sample_weight) in enumerate(batches):
+            self._check_labels(index, y)
+            _check_classes(self._member, y)
+            labels.append((y, sample_weight))
+            averages.append(self._averaged(index, self._predict(x, y)))
+        if not labels or (self._labels and len(self._labels) != len(labels)):
+            raise ValueError(
+                "Validation data must have the same batches every time. Received: "
+                f"{len(labels)} batches, {len(self._labels)} before."
+            )
+        self._labels, self._averages = labels, averages
+        self.num_members += 1
+
+    def results(self):
+        """`loss` and the metrics of the model, by name, as `BayesianEnsembleModel.evaluate`."""
+        member = self._member
+        member.reset_metrics()
+        metrics, loss, count = {}, 0.0, 0
+        for (y, sample_weight), average in zip(self._labels, self._averages, strict=True):
+            size = len(tree.flatten(y)[0])
+            log_densities = [ops.convert_to_tensor(log) for _, log in average]
+            loss += size * float(member.mean_loss(log_densities, sample_weight))
+            count += size
+            mean = member.packed([mean for mean, _ in average])
+            metrics = member.compute_metrics(None, y, mean, sample_weight)
+        metrics = {name: float(value) for name, value in metrics.items() if name != "loss"}
+        return {"loss": loss / count, **metrics}
+
+    def _become(self, weights):
+        if self._member is None:
+            self._member = BayesianEnsembleModel(self._model, [weights])
+        else:
+            _, stacks = stack_samples(self._model, [weights])
+            self._member.set_weights(list(stacks))
+
+    def _predict(self, x, y):
+        """Pairs of the mean and the log densities, one for each output."""
+        view = self._member.view("running", self._member.means_and_log_densities)
+        return view.predict_on_batch({"x": x, "y": y})
+
+    def _averaged(self, index, new):
+        """With the members before; log densities by a running log-mean-exp."""
+        if not self.num_members:
+            return new
+        share = 1.0 / (self.num_members + 1)
+        return [
+            (
+                mean + share * (new_mean - mean),
+                np.logaddexp(log + np.log1p(-share), new_log + np.log(share)),
+            )
+            for (mean, log), (new_mean, new_log) in zip(self._averages[index], new, strict=True)
+        ]
+
+    def _check_labels(self, index, y):
+        if not self._labels:
+            return
+        before = self._labels[index][0] if index < len(self._labels) else None
+        same = before is not None and all(
+            np.array_equal(a, b) for a, b in zip(*map(tree.flatten, (before, y)), strict=True)
+        )
+        if not same:
+            raise ValueError(
+                "Validation data must give the same labels in the same order every time. Received: "
+                f"other labels in batch {index} than before. Do not shuffle them."
+            )
+
+
+def _check_classes(ensemble, y):
+    """The average of logarithms weighted by shares is not the logarithm of an average."""
+    for family, labels in zip(ensemble.families(), ensemble.by_output(y), strict=True):
+        if family.is_discrete and not np.array_equal(labels, np.round(labels)):
+            raise ValueError(
+                "Labels must be classes, as numbers or one-hot. Received: shares of several "
+                "classes. Validate on the labels as they were given."
+            )
