@@ -7,10 +7,9 @@ matplotlib.use("Agg")  # files, no window
 import matplotlib.pyplot as plt
 import numpy as np
 
-from keras_langevin import calibration
+from keras_langevin import calibration, plotting
+from keras_langevin.plotting.style import BLUE, GREY, ORANGE
 
-# Two colours of Okabe and Ito's palette, told apart by colour-blind readers and in print.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
 STYLE = {
     "font.size": 10,
     "axes.titlesize": 10,
@@ -98,55 +97,30 @@ def reliability(labels, predictions, num_bins=10):
         sharey="row",
         layout="constrained",
     )
-    colours = [ORANGE, BLUE]
     for (name, prediction), colour, (curve, counts) in zip(
-        predictions.items(), colours, axes.T, strict=True
+        predictions.items(), [ORANGE, BLUE], axes.T, strict=True
     ):
-        show_reliability(curve, counts, prediction.test, labels, colour, num_bins)
+        plotting.reliability(prediction.test, labels, num_bins, ax=curve, color=colour)
+        show_counts(counts, prediction.test, labels, colour, num_bins)
         error = calibration.expected_calibration_error(prediction.test, labels)
         curve.set_title(f"{name}\nexpected calibration error {100 * error:.1f} % (15 bins)")
+        counts.set_xlabel(curve.get_xlabel())
+        curve.set(xlabel="", ylabel="")
     axes[0, 0].set_ylabel("share of right predictions, 95 % interval")
     axes[1, 0].set_ylabel("predictions")
-    for axis in axes[1]:
-        axis.set_xlabel("confidence (probability of the likeliest class)")
     return figure
 
 
-def show_reliability(axis, counts_axis, probabilities, labels, colour, num_bins):
-    bins = calibration.reliability_curve(probabilities, labels, num_bins)
-    low, high = wilson_interval(bins.accuracy, bins.count)
-    errors = np.maximum([bins.accuracy - low, high - bins.accuracy], 0)
-    axis.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
-    axis.text(0.04, 0.065, "calibrated", color=GREY, size=9, rotation=44, rotation_mode="anchor")
-    axis.errorbar(
-        bins.confidence,
-        bins.accuracy,
-        yerr=errors,
-        color=colour,
-        marker="o",
-        markersize=5,
-        linewidth=1.5,
-        elinewidth=1,
-        clip_on=False,
-    )
-    axis.set(xlim=(0, 1.02), ylim=(0, 1.02))
+def show_counts(axis, probabilities, labels, colour, num_bins):
+    count = calibration.reliability_curve(probabilities, labels, num_bins).count
     edges = np.linspace(0, 1, num_bins + 1)
-    counts_axis.stairs(np.maximum(bins.count, 0.5), edges, fill=True, color=colour, baseline=0.5)
-    counts_axis.set_yscale("log")
-    counts_axis.yaxis.set_major_formatter("{x:,.0f}")
-    counts_axis.set_ylim(bottom=0.5)
+    axis.stairs(np.maximum(count, 0.5), edges, fill=True, color=colour, baseline=0.5)
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:,.0f}")
+    axis.set_ylim(bottom=0.5)
 
 
-def wilson_interval(share, count, z=1.96):
-    """The interval of Wilson (1927) around a share of `count` trials; NaN without any."""
-    count = np.where(count > 0, count, np.nan)
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    spread = np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    half = z * spread / (1 + z**2 / count)
-    return centre - half, centre + half
-
-
-def entropy(images, predictions, num_bins=24):
+def entropy(images, predictions):
     """Predictive entropy of digits and of images that are none."""
     figure, axes = plt.subplots(
         1,
@@ -155,22 +129,13 @@ def entropy(images, predictions, num_bins=24):
         sharey=True,
         layout="constrained",
     )
-    edges = np.linspace(0, np.log(10), num_bins + 1)
     for (name, prediction), axis in zip(predictions.items(), axes, strict=True):
         inside = calibration.predictive_entropy(prediction.test)
         outside = calibration.predictive_entropy(prediction.out)
-        show_histogram(axis, inside, edges, BLUE, "test digits")
-        show_histogram(axis, outside, edges, ORANGE, images.others)
+        kinds = ("test digits", images.others)
+        plotting.entropy_histogram(inside, outside, ax=axis, num_classes=10, labels=kinds)
         auroc = calibration.out_of_distribution_auroc(inside, outside)
         axis.set_title(f"{name}\narea under the ROC curve {100 * auroc:.1f} %")
-        axis.set_xlabel("predictive entropy, nats")
-        axis.set_xlim(0, np.log(10))
+        axis.set_ylabel("")
     axes[0].set_ylabel("share of the images")
-    axes[-1].legend(loc="upper right")
     return figure
-
-
-def show_histogram(axis, values, edges, colour, label):
-    shares = np.histogram(values, edges)[0] / len(values)
-    axis.stairs(shares, edges, fill=True, color=colour, alpha=0.25)
-    axis.stairs(shares, edges, color=colour, linewidth=1.5, label=label)

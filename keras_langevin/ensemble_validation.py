@@ -61,7 +61,7 @@ class EnsembleValidation(keras.callbacks.Callback):
         x[:150], y[:150], epochs=100, validation_data=(x[150:], y[150:]), verbose=0,
         callbacks=[sampler, kl.EnsembleValidation(sampler), enough],
     )
-    history.history["val_ensemble_accuracy"][-1]  # of the ensemble, `val_accuracy` of the last point
+    history.history["val_ensemble_accuracy"][-1]  # `val_accuracy` is that of the last point
     ```
     """
 
@@ -123,7 +123,7 @@ class EnsembleValidation(keras.callbacks.Callback):
     def _check_order(self):
         if self.sampler.epochs_seen == self._epochs_seen:
             raise ValueError(
-                "The sampler must be among the callbacks of `fit`, before its `EnsembleValidation`. "
-                "Received: an epoch that the sampler has not seen. Use "
+                "The sampler must be among the callbacks of `fit`, before its "
+                "`EnsembleValidation`. Received: an epoch that the sampler has not seen. Use "
                 "`callbacks=[sampler, kl.EnsembleValidation(sampler)]`."
             )

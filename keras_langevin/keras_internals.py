@@ -11,6 +11,7 @@ import itertools
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend import get_keras_mask
 from keras.src.trainers.epoch_iterator import EpochIterator
 
 from keras_langevin.weights import is_statistic
@@ -330,6 +331,11 @@ def own_trainable_variables(layer):
 def call_in_training(model, x):
     """The model's outputs as its training step calls it."""
     return model(x, training=True) if model._call_has_training_arg else model(x)
+
+
+def mask_of(output):
+    """The mask that layers have hung on an output, None where there is none."""
+    return get_keras_mask(output)
 
 
 def is_random_state(variable):

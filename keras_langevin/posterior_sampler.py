@@ -193,7 +193,10 @@ class PosteriorSampler(keras.callbacks.Callback):
                 "Received: no model yet. To use stored samples alone call "
                 "`BayesianEnsembleModel(model, sampler.samples)`."
             )
-        return BayesianEnsembleModel(self.model, self._store, **kwargs)
+        ensemble = BayesianEnsembleModel(self.model, self._store, **kwargs)
+        batch_size = self._batch_size()
+        ensemble.remember_sampled(self.model, batch_size and round(batch_size))
+        return ensemble
 
     def set_model(self, model):
         """Checks the model and installs the statistics its optimizer needs. Called by Keras."""
@@ -338,12 +341,16 @@ class PosteriorSampler(keras.callbacks.Callback):
         return weights
 
     def _diverged(self, what):
+        optimizer = self._sampling_optimizer()
         return FloatingPointError(
             "The loss and the weights must stay finite while sampling. "
-            f"Received: {what}, at step {_iterations(self._sampling_optimizer())}, after "
-            f'{self.epochs_seen} whole epochs. Use `learning_rate="auto"` or a lower one, and '
-            f"look for NaN or infinity in the training data. The {len(self._store)} samples stored "
-            "before can be used."
+            f"Received: {what}, at step {_iterations(optimizer)}, after "
+            f"{self.epochs_seen} whole epochs. Nearly always the learning rate, here "
+            f"{_number(optimizer.learning_rate):.3g}, is too large, so that every step overshoots "
+            'more than the last: use `learning_rate="auto"`, or a tenth of it; '
+            "`kl.diagnostics.step_size` measures how large it may be. Else look for NaN or "
+            f"infinity in the training data. The {len(self._store)} samples stored before can be "
+            "used."
         )
 
     def _quantities(self):
@@ -360,18 +367,23 @@ class PosteriorSampler(keras.callbacks.Callback):
 
     def _minibatch_noise(self):
         """Minibatch noise over injected noise, None where it is not known."""
-        steps = self.params.get("steps") if self.params else None
-        optimizer = self._sampling_optimizer()
-        if not steps or not hasattr(optimizer, "minibatch_noise"):
+        batch_size, optimizer = self._batch_size(), self._sampling_optimizer()
+        if batch_size is None or not hasattr(optimizer, "minibatch_noise"):
             return None
-        return optimizer.minibatch_noise(batch_size=optimizer.num_data / steps)
+        return optimizer.minibatch_noise(batch_size)
+
+    def _batch_size(self):
+        """B, on average over an epoch; None where nobody knows."""
+        steps = self.params.get("steps") if self.params else None
+        num_data = getattr(self._sampling_optimizer(), "num_data", None)
+        return num_data / steps if steps and num_data else None
 
     def _warn_about_minibatch_noise(self):
         ratio, optimizer = self._minibatch_noise(), self._sampling_optimizer()
         if ratio is None or ratio <= NOISE_WARNING or _phases(optimizer):
             return  # the last: no sample is drawn at the rate that a cycle begins with
         warnings.warn(
-            f"Minibatches of about {optimizer.num_data / self.params['steps']:.0f} examples add "
+            f"Minibatches of about {self._batch_size():.0f} examples add "
             f"{ratio:.1f} times the noise that temperature {optimizer.temperature:g} asks for: the "
             "samples will spread wider than that posterior. For samples that are as wide as they "
             f"say, divide the learning rate by {ratio:.1f} or more, or enlarge the batches.",

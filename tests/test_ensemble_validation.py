@@ -188,7 +188,7 @@ def test_what_does_not_come_in_the_same_order_is_refused():
 
 
 def test_labels_that_are_no_classes_are_refused():
-    x, y = data()
+    x, _ = data()
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
     model.compile(kl.SGLD(0.05, num_data=TRAIN), "categorical_crossentropy")
     soft = np.full((TRAIN + VALID, 3), 1 / 3, "float32")

@@ -61,8 +61,17 @@ class StepSize:
     def recommended(self) -> float:
         """0.9 · 2/λ, but no more than half the noise limit. A momentum adds up how the curvature
         varies from batch to batch, so that none of the factor 1+β is used."""
-        stable = stability_limit(self.largest_eigenvalue)
-        return min(SAFETY * stable, NOISE_SHARE * self.noise_limit)
+        return self.learning_rate_at(NOISE_SHARE)
+
+    def minibatch_noise(self, learning_rate: float) -> float:
+        """The noise of minibatches over what the temperature asks for, at this learning rate."""
+        return learning_rate / self.noise_limit
+
+    def learning_rate_at(self, minibatch_noise: float = 0.1) -> float:
+        """The learning rate at which minibatches add this share of the noise asked for, no more
+        than 0.9 · 2/λ."""
+        stable = SAFETY * stability_limit(self.largest_eigenvalue)
+        return min(stable, minibatch_noise * self.noise_limit)
 
     @property
     def _limit_in_words(self):

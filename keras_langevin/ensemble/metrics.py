@@ -28,6 +28,14 @@ def _copied(metrics, binary_logits):
         return [c for c, m in zip(copies, metrics, strict=True) if c is not None or m is None]
     if not isinstance(metrics, keras.metrics.Metric):
         return metrics
+    if getattr(metrics, "of_one_member", False):
+        warnings.warn(
+            f"The metric {metrics.name!r} scores the distribution that one network predicts, and "
+            "the ensemble gives metrics only its mean; `evaluate` leaves it out. "
+            "`ensemble.report(x, y)` scores the ensemble's distribution.",
+            stacklevel=4,
+        )
+        return None
     try:
         config = metrics.get_config()
         if "from_logits" in config:

@@ -123,6 +123,7 @@ class BayesianEnsembleModel(keras.Model):
         self.__dict__["_member"] = own_copy(model)
         self._families = _Box(families)
         self._views = _Box({})
+        self._sampled = _Box((None, None))
         self._gives_outputs = False
         with untracked(model):
             labels, arrays = stack_samples(model, samples)
@@ -144,6 +145,19 @@ class BayesianEnsembleModel(keras.Model):
         self.built = True
         metrics, weighted_metrics = metrics_of_probabilities(model, tree.flatten(families))
         self.compile(metrics=metrics, weighted_metrics=weighted_metrics)
+
+    def remember_sampled(self, model, batch_size):
+        """What `report` looks at to judge the sampler: the trained model, and B of its `fit`."""
+        self._sampled = _Box((model, batch_size))
+
+    @property
+    def sampled_model(self):
+        """The model whose optimizer drew the samples, None where that is not known."""
+        return self._sampled.content[0]
+
+    @property
+    def sampled_batch_size(self):
+        return self._sampled.content[1]
 
     @property
     def num_members(self) -> int:
@@ -480,6 +494,59 @@ class BayesianEnsembleModel(keras.Model):
         """The members' weights: from weight name to an array `(members, *weight.shape)`."""
         names = named_weights(self._member)
         return {n: ops.convert_to_numpy(s) for n, s in zip(names, self._stacks, strict=True)}
+
+    def report(
+        self,
+        x,
+        y=None,
+        *,
+        out_of_distribution=None,
+        training_data=None,
+        batch_size=None,
+        model=None,
+        html=None,
+        verbose=1,
+    ):
+        """How good, how sure and how trustworthy the ensemble is, in numbers and in words.
+
+        Predictions (likelihood, calibration, risk and coverage; CRPS and interval coverage for
+        real numbers), chains (effective sample size, R-hat, whether more members would help)
+        and, where the sampled model is at hand as after `sampler.ensemble()`, the sampler: what
+        limits the learning rate, the noise of minibatches, temperatures. The findings say what
+        is wrong and what to do about it.
+
+        Args:
+            x, y: Data that were not trained on: arrays or nested arrays, or a dataset as `x`
+                alone. Positions, and units of yes or no, count as labels of their own.
+            out_of_distribution: Inputs of another kind: does uncertainty tell them apart?
+            training_data: `(x, y)` that the model was trained on. With it the step size is
+                measured on them, and the configurational temperature is, which takes the
+                gradient on all of them for up to 50 members. Without it the step size is
+                measured on `x` and `y`.
+            batch_size: Of the training minibatches, by default that of `fit`; also to predict.
+            model: The trained model with its sampling optimizer, where the ensemble does not know
+                it.
+            html: Path of an HTML file to write: the report with its figures, in one file.
+                Needs matplotlib.
+            verbose: 1 prints the report, 0 does not.
+
+        Returns:
+            A `kl.report.Report`, a mapping from names to numbers (`None` where one could not be
+            measured) with `findings` and `save(path)`.
+
+        Example:
+
+        >>> report = ensemble.report(x_test, y_test, html="report.html")
+        >>> report["negative_log_likelihood"], report["r_hat"], report.findings[0].title
+        """
+        from keras_langevin.report import make_report
+
+        report = make_report(self, x, y, out_of_distribution, training_data, batch_size, model)
+        if html is not None:
+            report.save(html)
+        if verbose:
+            print(report)
+        return report
 
     def to_arviz(self, x=None, y=None, weights=(), batch_size=None):
         """The members' predictions, and chosen weights, as ArviZ takes them.

@@ -62,6 +62,7 @@ class LangevinOptimizer(JointOptimizer):
     """
 
     momentum = 0.0  # β: which share of a step the next one repeats
+    has_noise_limit = True  # whether `kl.diagnostics.step_size` limits its learning rate
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class NaturalGradient(LangevinOptimizer):
     """
 
     injects_noise = True
+    has_noise_limit = False
 
     def __init__(
         self,

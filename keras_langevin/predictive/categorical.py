@@ -89,7 +89,7 @@ class Categorical:
             check_distributions(prediction, self.output)
 
     def flat_classes(self, members, y=None):
-        """NumPy: probabilities `(members, n, classes)`, labels `(n,)`, all positions as examples."""
+        """NumPy: probabilities `(members, n, classes)`, labels `(n,)`; positions are examples."""
         classes = members.shape[-1]
         labels = None
         if y is not None:

@@ -171,7 +171,7 @@ def _one_per_example(weight, output):
 
 
 def _refuse_mask(output):
-    if getattr(output, "_keras_mask", None) is not None:
+    if keras_internals.mask_of(output) is not None:
         raise ValueError(
             'With fisher="model" the outputs must have no mask. Received: outputs of shape '
             f'{tuple(output.shape)} with one. Use fisher="empirical", or a layer without '

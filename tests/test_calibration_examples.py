@@ -1,0 +1,26 @@
+"""The examples of the docstrings give what they say."""
+
+import doctest
+import importlib
+
+import numpy as np
+import pytest
+
+import keras_langevin as kl
+
+FILES = [
+    "intervals",
+    "out_of_distribution",
+    "predictive_density",
+    "ranked_probability",
+    "reliability",
+    "selective",
+    "temperature",
+]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_examples(file):
+    module = importlib.import_module(f"keras_langevin.calibration.{file}")
+    results = doctest.testmod(module, extraglobs={"kl": kl, "np": np})
+    assert results.attempted > 0 and results.failed == 0
