@@ -4,8 +4,9 @@
     python examples/digits.py --dataset mnist --data-dir DIR   MNIST and Fashion-MNIST
 
 Trains a small network in six ways, prints one table (accuracy, likelihood, calibration, and how
-well uncertainty tells digits from other images), draws figures, exports the QDOP ensemble as a
-SavedModel and checks that it predicts the same where keras_langevin is not installed.
+well uncertainty tells digits from other images), draws figures, writes a report on the QDOP
+ensemble, exports it as a SavedModel and checks that it predicts the same where keras_langevin is
+not installed.
 """
 
 import os
@@ -83,6 +84,7 @@ def main():
     write_results(options, plan, rows)
     for path in draw_figures(options.output_dir, images, predictions):
         print(f"Figure {path}")
+    write_report(options.output_dir, images, ensemble)
     check_served(ensemble, images.x_test, options.output_dir)
 
 
@@ -192,6 +194,22 @@ def draw_figures(folder, images, predictions):
     adam = next(p for p in predictions if p.method == "Adam")
     served = next(p for p in predictions if p.method == SERVED and p.kind.startswith("ensemble"))
     return digits_figures.draw_all(folder, images, adam, served, f"{SERVED} ensemble")
+
+
+def write_report(folder, images, ensemble):
+    """One page about the ensemble that is served, and what it finds in words."""
+    path = folder / "report.html"
+    report = ensemble.report(
+        images.x_test,
+        images.y_test,
+        out_of_distribution=images.x_out,
+        training_data=(images.x_train, images.y_train),
+        html=path,
+        verbose=0,
+    )
+    print(f"Report {path} of {SERVED}:")
+    for finding in report.findings:
+        print(f"  {finding.title}")
 
 
 def check_served(ensemble, x, folder):

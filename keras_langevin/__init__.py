@@ -36,6 +36,7 @@ from keras_langevin.optimizers import (
 )
 from keras_langevin.posterior_sampler import PosteriorSampler
 from keras_langevin.random_batches import RandomBatches
+from keras_langevin.sampling_monitor import SamplingMonitor
 from keras_langevin.statistics import track_statistics, untrack_statistics
 from keras_langevin.storage.sample import Sample
 from keras_langevin.storage.sample_store import CorruptSampleError, SampleStore
@@ -61,6 +62,7 @@ __all__ = [
     "RandomBatches",
     "Sample",
     "SampleStore",
+    "SamplingMonitor",
     "calibration",
     "diagnostics",
     "find_learning_rate",

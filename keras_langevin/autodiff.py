@@ -5,6 +5,8 @@ import functools
 import keras
 from keras import ops
 
+from keras_langevin.tensorflow_log import without_tensorflow_warnings
+
 
 def compiled(function):
     """The function as the backend runs it fastest: arrays (in lists, tuples) in and out."""
@@ -75,7 +77,8 @@ def _gauss_newton_tensorflow(outputs, loss, values, vectors):
         found = tape.gradient(target, sources, weights, unconnected_gradients="zero")
         return [tf.convert_to_tensor(g) for g in found]
 
-    with tf.GradientTape(persistent=True) as tape:
+    # It warns of gradients within a persistent tape, which is the point here.
+    with without_tensorflow_warnings(), tf.GradientTape(persistent=True) as tape:
         tape.watch(values)
         predictions = outputs(values)
         with tape.stop_recording():

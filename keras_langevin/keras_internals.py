@@ -38,6 +38,10 @@ class JointOptimizer(keras.optimizers.Optimizer):
     def statistic_variables(self):
         return [v for v in self._trainable_variables if is_statistic(v)]
 
+    @property
+    def sampled_variables(self):
+        return [v for v in self._trainable_variables if not is_statistic(v)]
+
     def position(self, variable):
         """Place of a trainable variable in the list that `build` received."""
         return self._get_variable_index(variable)
@@ -253,14 +257,24 @@ def batches_of_fit(model, count):
     as it would meet them in another epoch; an empty list outside of `fit`.
 
     Keras shows callbacks no data; they stand in the frame of `fit`. A generator cannot be read
-    twice: of one these are the batches that Keras keeps of its beginning.
+    twice: of one these are the batches that Keras keeps of its beginning. The order in which
+    `fit` goes on to meet arrays is the same as without.
     """
     adapter = _adapter_of_fit(model)
     if adapter is None:
         return []
     kept = getattr(adapter, "_first_batches", None)
-    batches = itertools.islice(kept or adapter.get_numpy_iterator(), count)
+    state = np.random.get_state()  # of which Keras takes the permutation of arrays
+    try:
+        batches = list(itertools.islice(kept or adapter.get_numpy_iterator(), count))
+    finally:
+        np.random.set_state(state)
     return [keras.utils.unpack_x_y_sample_weight(batch) for batch in batches]
+
+
+def batch_size_of_fit(model):
+    """Examples in a batch of a running `fit`; None where the data do not say."""
+    return getattr(_adapter_of_fit(model), "batch_size", None)
 
 
 def dataset_of_fit(model):

@@ -16,7 +16,11 @@ from keras import ops
 from keras_langevin.automatic_learning_rate import AutomaticLearningRate
 from keras_langevin.diagnostics.limits import NOISE_WARNING
 from keras_langevin.ensemble import BayesianEnsembleModel
-from keras_langevin.keras_internals import inner_optimizer, learning_rate_schedule
+from keras_langevin.keras_internals import (
+    batch_size_of_fit,
+    inner_optimizer,
+    learning_rate_schedule,
+)
 from keras_langevin.sampling_schedule import SamplingSchedule
 from keras_langevin.statistics import track_statistics
 from keras_langevin.storage.sample import Sample
@@ -148,6 +152,7 @@ class PosteriorSampler(keras.callbacks.Callback):
         self._steps_before_epoch = 0
         self._num_skipped = 0
         self._fit_thread = None
+        self._known_batch_size = None
         self._automatic = None  # with learning_rate="auto"
         if unit == "step":
             # A batch hook makes Keras wait for every batch, so there is one only when needed.
@@ -217,6 +222,7 @@ class PosteriorSampler(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._fit_thread = threading.get_ident()
+        self._known_batch_size = batch_size_of_fit(self.model)
         optimizer = self._sampling_optimizer()
         was_restored = self._must_restore
         if was_restored:
@@ -373,7 +379,9 @@ class PosteriorSampler(keras.callbacks.Callback):
         return optimizer.minibatch_noise(batch_size)
 
     def _batch_size(self):
-        """B, on average over an epoch; None where nobody knows."""
+        """B, of the data or on average over an epoch; None where nobody knows."""
+        if self._known_batch_size is not None:
+            return self._known_batch_size
         steps = self.params.get("steps") if self.params else None
         num_data = getattr(self._sampling_optimizer(), "num_data", None)
         return num_data / steps if steps and num_data else None

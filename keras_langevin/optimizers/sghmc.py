@@ -4,12 +4,12 @@ import keras
 from keras import ops
 
 from keras_langevin.arguments import non_negative_number, number, one_of, positive_number
+from keras_langevin.diagnostics.temperatures import chi_squared_band, kinetic_temperature
 from keras_langevin.optimizers.gradient_noise import SuccessiveDifferences
 from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
 
 SCHEMES = ("baoab", "euler")
 DECAY = 0.999  # of the running estimate of the minibatch noise
-NORMAL_QUANTILE = 2.5758293  # 99 % of a normal distribution lie within so many deviations
 
 
 @keras.saving.register_keras_serializable(package="keras_langevin")
@@ -212,9 +212,7 @@ class SGHMC(LangevinOptimizer):
     def kinetic_temperature(self) -> float:
         """The mean of r² over all weights; with "euler" times (1+β)/2, since its momenta are that
         much hotter than T however short the step."""
-        total = sum(float(ops.convert_to_numpy(ops.sum(ops.square(r)))) for r in self.momenta)
-        scale = 0.5 * (1.0 + self.momentum) if self.scheme == "euler" else 1.0
-        return scale * total / self.preconditioner.layout.num_weights
+        return kinetic_temperature(self).value
 
     def sampler_logs(self):
         logs = super().sampler_logs()
@@ -236,13 +234,6 @@ class SGHMC(LangevinOptimizer):
             "scheme": self.scheme,
             "noise_estimate": self.noise_estimate,
         }
-
-
-def chi_squared_band(degrees_of_freedom):
-    """The 0.5 % and 99.5 % quantiles of χ²_d/d, to 1 % from d = 20 (Wilson and Hilferty 1931)."""
-    variance = 2.0 / (9.0 * degrees_of_freedom)
-    bounds = (1.0 - variance + z * variance**0.5 for z in (-NORMAL_QUANTILE, NORMAL_QUANTILE))
-    return tuple(max(bound, 0.0) ** 3 for bound in bounds)
 
 
 def _refuse_what_needs_no_momentum(preconditioner, kwargs):

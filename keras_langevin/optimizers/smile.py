@@ -91,6 +91,8 @@ class SMILE(LangevinOptimizer):
         arXiv:2502.06335.
     """
 
+    has_noise_limit = False  # the step size is no learning rate
+
     def __init__(
         self,
         learning_rate=1e-3,

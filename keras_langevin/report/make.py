@@ -1,0 +1,197 @@
+"""From an ensemble and labelled data to a report."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from keras_langevin import calibration, plotting
+from keras_langevin.diagnostics.ensemble_size import running_log_predictive_density
+from keras_langevin.diagnostics.temperatures import (
+    configurational_temperature,
+    kinetic_temperature,
+)
+from keras_langevin.keras_internals import data_in_memory
+from keras_langevin.report import chains, quality, sampler
+from keras_langevin.report.findings import findings
+from keras_langevin.report.report import Report
+from keras_langevin.report.row import Row
+
+FEWEST = 8  # draws of a chain for a temperature
+MOST_DRAWS = 50  # whose gradients are taken for a temperature
+
+
+def make_report(ensemble, x, y, out_of_distribution, training_data, batch_size, model):
+    """See `BayesianEnsembleModel.report`."""
+    if y is None:
+        x, y, _ = data_in_memory(x)
+    outputs = [_Output(*parts) for parts in _parts(ensemble, x, y, out_of_distribution, batch_size)]
+    sections, figures = {}, []
+    for output in outputs:
+        title = f"Predictions: {output.name}" if len(outputs) > 1 else "Predictions"
+        sections[title] = output.rows()
+        figures += output.figures()
+    log_likelihood = np.concatenate([output.log_likelihood for output in outputs], axis=1)
+    predictions = np.concatenate([output.followed() for output in outputs], axis=1)
+    curve = running_log_predictive_density(log_likelihood)
+    sections["Chains"] = chains.rows(ensemble, predictions, curve)
+    figures += _chain_figures(ensemble, log_likelihood, curve)
+    rows, more = _sampler(ensemble, model, training_data, (x, y), batch_size)
+    sections["Sampler"] = rows
+    figures += more
+    return Report(
+        title="How sure is the model, and can that be trusted?",
+        about=_about(ensemble, outputs),
+        sections=_prefixed(sections, outputs),
+        findings=_findings(sections),
+        _figures=figures,
+    )
+
+
+class _Output:
+    """One output of the model: what its members say, and what was right."""
+
+    def __init__(self, name, family, members, log_likelihood, y, outside):
+        self.name, self.family, self.members = name, family, members
+        self.log_likelihood = log_likelihood.reshape(len(log_likelihood), -1)
+        if family.is_discrete:
+            self.classes, self.labels = family.flat_classes(members, y)
+            self.outside = None if outside is None else family.flat_classes(outside)[0]
+        else:
+            self.mean, self.stddev = family.member_moments(members)
+            self.y = np.asarray(y, "float64").reshape(self.mean.shape[1:])
+
+    def rows(self):
+        rows = quality.likelihood(self.log_likelihood)
+        if self.family.is_discrete:
+            rows.append(quality.guess_of_classes(self.labels))
+            return rows + quality.classes(self.classes, self.labels, self.outside)
+        rows.append(quality.guess_of_real_numbers(self.y))
+        return rows + quality.real_numbers(self.mean, self.stddev, self.y)
+
+    def followed(self):
+        """The predictions whose path is looked at, shape `(members, quantities)`."""
+        predictions = self.members if self.family.is_discrete else self.mean
+        return predictions[:, : chains.PROBE].reshape(len(predictions), -1)
+
+    def figures(self):
+        if not self.family.is_discrete:
+            pit = calibration.probability_integral_transform(self.mean, self.stddev, self.y)
+            return [("Coverage of central intervals", _drawing(plotting.coverage, pit.ravel()))]
+        average = quality.normalised(self.classes.mean(axis=0))
+        confidence, is_right = average.max(axis=-1), average.argmax(axis=-1) == self.labels
+        entropies = [
+            calibration.predictive_entropy(quality.normalised(p.mean(axis=0)))
+            for p in (self.classes, self.outside)
+            if p is not None
+        ]
+        num_classes = average.shape[-1]
+        return [
+            ("Reliability", _drawing(plotting.reliability, average, self.labels)),
+            ("Risk and coverage", _drawing(plotting.risk_coverage, confidence, is_right)),
+            (
+                "Predictive entropy",
+                _drawing(plotting.entropy_histogram, *entropies, num_classes=num_classes),
+            ),
+            ("Agreement of members", _drawing(plotting.member_agreement, self.classes)),
+        ]
+
+
+def _parts(ensemble, x, y, out_of_distribution, batch_size):
+    names, families = ensemble.names_of_outputs(), ensemble.families()
+    predict = functools.partial(ensemble.predict_members, batch_size=batch_size, verbose=0)
+    members = ensemble.flat(predict(x))
+    outside = [None] * len(names)
+    if out_of_distribution is not None:
+        outside = ensemble.flat(predict(out_of_distribution))
+    found = ensemble.flat(ensemble.log_likelihood(x, y, batch_size, verbose=0))
+    return zip(names, families, members, found, ensemble.by_output(y), outside, strict=True)
+
+
+def _drawing(function, *arrays, **options):
+    return lambda ax: function(*arrays, ax=ax, **options)
+
+
+def _chain_figures(ensemble, log_likelihood, curve):
+    if ensemble.num_members < 2:
+        return []
+    found = ensemble.split_chains(log_likelihood.mean(axis=1))
+
+    def trace(ax):
+        plotting.trace(found, ax=ax)
+        ax.set_ylabel("log-likelihood per label, nats")
+
+    figures = [
+        ("Members and log predictive density", _drawing(plotting.log_predictive_density, curve)),
+        ("Trace of the log-likelihood", trace),
+    ]
+    shortest = min(map(len, found))
+    if len(found) > 1 and shortest >= chains.FEW_DRAWS:
+        rank = _drawing(plotting.rank, found, num_bins=min(20, shortest // 4))
+        figures.append(("Ranks of the log-likelihood", rank))
+    return figures
+
+
+def _sampler(ensemble, model, training_data, data, batch_size):
+    """Rows and figures about the sampler, as far as the trained model is at hand."""
+    model = model or ensemble.sampled_model
+    optimizer = sampler.model_optimizer(model)
+    if not hasattr(optimizer, "preconditioner"):
+        reason = (
+            "Not measured: the ensemble does not know the model it was sampled from, with its "
+            "optimizer. Make it by `sampler.ensemble()`, or pass `model=`."
+        )
+        return [Row("optimizer", None, "optimizer", reason)], []
+    batch_size = batch_size or ensemble.sampled_batch_size
+    rows, figures = sampler.settings(optimizer, batch_size), []
+    where = "the training data" if training_data is not None else "the data of this report"
+    x, y = training_data if training_data is not None else data
+    if not sampler.is_finite(model):
+        return [*rows, sampler.DIVERGED], figures
+    if optimizer.has_noise_limit and batch_size is not None:
+        rows += sampler.limits(model, x, y, batch_size, where)
+        eigenvalues = sampler.spectrum(model, x, y, batch_size)
+        rate = sampler.rate_of(optimizer)
+        draw = _drawing(plotting.metric_spectrum, eigenvalues, learning_rate=rate)
+        figures.append(("Curvature in units of the metric", draw))
+    if hasattr(optimizer, "momenta") and optimizer.temperature > 0:
+        rows += sampler.temperatures("kinetic", kinetic_temperature(optimizer))
+    lengths = np.unique(ensemble.chains, return_counts=True)[1]
+    if training_data is not None and optimizer.temperature > 0 and min(lengths) >= FEWEST:
+        draws = sampler.evenly(ensemble, MOST_DRAWS)
+        rows += sampler.temperatures(
+            "configurational", configurational_temperature(model, draws, x, y)
+        )
+    return rows, figures
+
+
+def _prefixed(sections, outputs):
+    """With several outputs the names of their numbers begin with the output's."""
+    if len(outputs) == 1:
+        return sections
+    named = dict(sections)
+    for output in outputs:
+        title = f"Predictions: {output.name}"
+        named[title] = [
+            dataclasses.replace(row, name=f"{output.name}_{row.name}") for row in sections[title]
+        ]
+    return named
+
+
+def _about(ensemble, outputs):
+    chain_count = len(np.unique(ensemble.chains))
+    return (
+        f"{ensemble.num_members} members of {chain_count} chain{'s' * (chain_count > 1)}, measured "
+        f"on {outputs[0].log_likelihood.shape[1]:,} labels."
+    )
+
+
+def _findings(sections):
+    """Of every output with what is common to all; the same words once."""
+    common = {r.name: r.value for t in ("Chains", "Sampler") for r in sections[t]}
+    found = {}
+    for title, rows in sections.items():
+        if title.startswith("Predictions"):
+            for finding in findings({**common, **{r.name: r.value for r in rows}}):
+                found[str(finding)] = finding
+    return list(found.values())

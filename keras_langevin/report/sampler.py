@@ -1,0 +1,117 @@
+"""How the samples were drawn: step size, noise and temperatures, where they can be measured."""
+
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_langevin.diagnostics.lanczos import curvature
+from keras_langevin.diagnostics.limits import step_size
+from keras_langevin.keras_internals import inner_optimizer
+from keras_langevin.report.row import Row
+from keras_langevin.storage.sample import Sample
+from keras_langevin.weights import weight_values
+
+DIVERGED = Row(
+    "has_diverged",
+    True,
+    "the run has diverged",
+    "NaN or infinity in the model's present weights: nothing else can be measured.",
+    "",
+)
+
+
+def is_finite(model):
+    return all(np.isfinite(value).all() for value in weight_values(model).values())
+
+
+def settings(optimizer, batch_size):
+    """Rows of what the optimizer was told."""
+    return [
+        Row("optimizer", type(optimizer).__name__, "optimizer", ""),
+        Row("learning_rate", rate_of(optimizer), "learning rate", "At the end of training.", ".3g"),
+        Row("temperature", optimizer.temperature, "temperature", "1 is the posterior.", "g"),
+        Row("num_data", optimizer.num_data, "training examples", "`num_data`.", ",.0f"),
+        Row("batch_size", batch_size, "batch size", "", ",.0f"),
+    ]
+
+
+def limits(model, x, y, batch_size, where):
+    """Rows of what limits the learning rate, on the data `where` says."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the findings say it
+        found = step_size(model, x, y, batch_size)
+    return [
+        Row(
+            "stability_limit",
+            found.stability_limit,
+            "largest stable learning rate",
+            f"From the curvature of the loss on minibatches of {where}.",
+            ".3g",
+        ),
+        Row(
+            "minibatch_noise",
+            found.minibatch_noise(rate_of(model_optimizer(model))),
+            "minibatch noise",
+            "Over the noise that the sampler adds on purpose; below 0.1 is exact sampling.",
+            ".3g",
+        ),
+        Row(
+            "learning_rate_for_tenth",
+            found.learning_rate_at(0.1),
+            "learning rate that makes it 0.1 or less",
+            "Exact, and slower.",
+            ".3g",
+        ),
+        Row(
+            "recommended_learning_rate",
+            found.recommended,
+            "recommended learning rate",
+            'What learning_rate="auto" would choose here.',
+            ".3g",
+        ),
+    ]
+
+
+def spectrum(model, x, y, batch_size):
+    """Eigenvalues of the curvature in units of the metric on one minibatch, for a figure."""
+    few = keras.tree.map_structure(lambda a: np.asarray(a)[:batch_size], (x, y))
+    return curvature(model, *few).eigenvalues
+
+
+def evenly(ensemble, most):
+    """About `most` members as samples, evenly over those of every chain."""
+    weights, chains = ensemble.weights_by_name(), ensemble.chains
+    numbers = np.unique(chains)
+    samples = []
+    for chain in numbers:
+        own = np.flatnonzero(chains == chain)
+        places = np.linspace(0, len(own) - 1, max(most // len(numbers), 8)).round()
+        for member in own[np.unique(places.astype(int))]:
+            arrays = {name: stack[member] for name, stack in weights.items()}
+            samples.append(Sample(arrays, chain=int(chain)))
+    return samples
+
+
+def temperatures(kind, found):
+    """Rows of a measured temperature with its band."""
+    return [
+        Row(
+            f"{kind}_temperature",
+            found.value,
+            f"{kind} temperature",
+            f"How far the weights swing. Right: {found.low:.3g} to {found.high:.3g} (99 %).",
+            ".3g",
+        ),
+        Row(f"{kind}_temperature_low", found.low, "", "", ".3g"),
+        Row(f"{kind}_temperature_high", found.high, "", "", ".3g"),
+    ]
+
+
+def rate_of(optimizer):
+    return float(ops.convert_to_numpy(optimizer.learning_rate))
+
+
+def model_optimizer(model):
+    return inner_optimizer(getattr(model, "optimizer", None))
