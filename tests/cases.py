@@ -6,7 +6,13 @@
 import dataclasses
 from collections.abc import Callable
 
+import keras
+import pytest
+
 import keras_langevin as kl
+
+# `jit_compile` where compiling is not the point: TensorFlow is faster without for a few steps.
+JIT_IF_NEEDED = keras.backend.backend() == "jax"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,3 +37,12 @@ CASES = [
     Case(kl.BNPLangevin, lambda num_data, stddev: 1.0, MOMENTS_ALONE),
 ]
 CASE_IDS = [case.sampler.__name__ for case in CASES]
+
+
+def slow_but_for(*samplers):
+    """All samplers as `case`, slow but for these."""
+    cases = [
+        pytest.param(case, marks=() if case.sampler in samplers else pytest.mark.slow)
+        for case in CASES
+    ]
+    return pytest.mark.parametrize("case", cases, ids=CASE_IDS)

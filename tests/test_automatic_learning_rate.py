@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from cases import slow_but_for
 from keras import ops
 
 import keras_langevin as kl
@@ -43,12 +44,9 @@ class Rates(keras.callbacks.Callback):
         self.values.append(rate(self.model))
 
 
-SAMPLERS = [kl.SGLD, kl.RMSPropLangevin, kl.DOPLangevin, kl.QDOPLangevin, kl.BNPLangevin]
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.__name__)
-def test_auto_finds_a_stable_rate_and_keeps_it_after_burn_in(sampler):
-    model, rates = compiled(sampler=sampler), Rates()
+@slow_but_for(kl.SGLD, kl.QDOPLangevin)
+def test_auto_finds_a_stable_rate_and_keeps_it_after_burn_in(case):
+    model, rates = compiled(sampler=case.sampler), Rates()
     limit = kl.diagnostics.step_size(model, *data(), batch_size=20).stability_limit
     history = model.fit(
         *data(), 20, 20, verbose=0, callbacks=[kl.PosteriorSampler(burn_in=8), rates]

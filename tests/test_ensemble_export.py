@@ -98,6 +98,7 @@ def test_the_saved_model_serves_any_batch_size_without_this_package(tmp_path):
             np.testing.assert_allclose(uncertainty[name], value, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @writes_saved_models
 def test_a_model_of_several_inputs_and_outputs_without_config(tmp_path):
     inputs = {"left": keras.Input((4,), name="left"), "right": keras.Input((2,), name="right")}

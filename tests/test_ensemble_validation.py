@@ -155,6 +155,7 @@ def test_keras_callbacks_see_it(tmp_path):
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorBoard is TensorFlow's")
 def test_tensorboard_shows_it(tmp_path):
+    pytest.importorskip("tensorboard")
     from tensorflow.python.summary.summary_iterator import summary_iterator
 
     x, y = data()

@@ -186,12 +186,11 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("units", [1, 3])
-@pytest.mark.parametrize("hidden", [0, 3])
+@pytest.mark.parametrize(
+    ("hidden", "units"), [(3, 1), (0, 3), pytest.param(0, 1, marks=pytest.mark.slow)]
+)
 def test_one_yes_or_no_is_exact(units, hidden):
     """The square of a sign is 1: where one output reaches a weight nothing is left to chance."""
-    if hidden and units > 1:
-        pytest.skip("several outputs reach the hidden weights")
     model, x = network(units, hidden), inputs()
     expected = true_fisher(model.get_weights(), x, bernoulli)
     far = (forward(model.get_weights(), x) < 0).astype("float32")
@@ -408,8 +407,15 @@ def test_a_model_that_does_not_know_training():
 WEIGHTS = np.array([0.0, 1.0, 2.0, 0.5, 3.0, 1.0], "float32")
 
 
-@pytest.mark.parametrize("shape", [(BATCH,), (BATCH, 1)])
-@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "mean_with_sample_weight"])
+@pytest.mark.parametrize(
+    ("reduction", "shape"),
+    [
+        ("sum_over_batch_size", (BATCH,)),
+        pytest.param("sum_over_batch_size", (BATCH, 1), marks=pytest.mark.slow),
+        pytest.param("mean_with_sample_weight", (BATCH,), marks=pytest.mark.slow),
+        ("mean_with_sample_weight", (BATCH, 1)),
+    ],
+)
 def test_sample_weights_multiply_the_information(shape, reduction):
     model, x = network(1), inputs()
     loss = keras.losses.BinaryCrossentropy(from_logits=True, reduction=reduction)

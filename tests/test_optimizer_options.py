@@ -5,7 +5,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from cases import CASE_IDS, CASES
+from cases import CASES, JIT_IF_NEEDED, slow_but_for
 from keras import ops
 from regression import Constant
 
@@ -13,9 +13,11 @@ import keras_langevin as kl
 
 BACKEND = keras.backend.backend()
 JIT = BACKEND != "torch"
-all_samplers = pytest.mark.parametrize("case", CASES, ids=CASE_IDS)
 SGLD, RMSPROP, _, QDOP, BNP = CASES
 both = pytest.mark.parametrize("case", [SGLD, QDOP], ids=["SGLD", "QDOPLangevin"])
+qdop_slow = pytest.mark.parametrize(
+    "case", [SGLD, pytest.param(QDOP, marks=pytest.mark.slow)], ids=["SGLD", "QDOPLangevin"]
+)
 
 
 class NoLoss(keras.losses.Loss):
@@ -60,13 +62,14 @@ def network(*units, inputs=3, dtype=None):
 
 
 def compiled(model, optimizer, loss="mse", **kwargs):
-    model.compile(optimizer, loss=loss, jit_compile=JIT, **kwargs)
+    model.compile(optimizer, loss=loss, **{"jit_compile": JIT, **kwargs})
     return kl.track_statistics(model, model.optimizer)
 
 
 def trained(optimizer, batch_size=32, epochs=3, model=None, xy=None, **kwargs):
     """The weights after training without shuffling."""
-    model = compiled(network(4, 2) if model is None else model, optimizer)
+    model = network(4, 2) if model is None else model
+    compiled(model, optimizer, jit_compile=JIT_IF_NEEDED)
     x, y = data() if xy is None else xy
     model.fit(x, y, batch_size=batch_size, epochs=epochs, shuffle=False, verbose=0, **kwargs)
     return weights(model)
@@ -188,7 +191,11 @@ def test_a_constraint_warns():
 # ------------------------------------------------------------------ gradient accumulation
 
 
-@pytest.mark.parametrize("case", [SGLD, RMSPROP, QDOP, BNP], ids=lambda c: c.sampler.__name__)
+@pytest.mark.parametrize(
+    "case",
+    [SGLD, RMSPROP, QDOP, pytest.param(BNP, marks=pytest.mark.slow)],
+    ids=lambda c: c.sampler.__name__,
+)
 def test_four_micro_batches_are_one_batch(case):
     def make(**kwargs):
         return case.make(0.02, 32, temperature=0.0, **kwargs)
@@ -199,7 +206,7 @@ def test_four_micro_batches_are_one_batch(case):
     assert_moved(weights(network(4, 2)), whole)
 
 
-@both
+@qdop_slow
 def test_noise_is_drawn_once_for_each_accumulated_update(case):
     """And is that of the same update without accumulation."""
     plain = increments(case.make(0.05, 100, seed=2), steps=3)
@@ -245,7 +252,17 @@ def test_the_metric_in_mixed_precision(mixed):
         assert np.abs(exact).max() > 0
 
 
-@both
+@pytest.mark.parametrize(
+    ("mixed", "case"),
+    [
+        ("mixed_float16", SGLD),
+        pytest.param("mixed_float16", QDOP, marks=pytest.mark.slow),
+        pytest.param("mixed_bfloat16", SGLD, marks=pytest.mark.slow),
+        ("mixed_bfloat16", QDOP),
+    ],
+    indirect=["mixed"],
+    ids=lambda value: value if isinstance(value, str) else value.sampler.__name__,
+)
 def test_noise_in_mixed_precision(mixed, case):
     optimizer = case.make(0.05, 100, prior=kl.priors.Normal(0.7), seed=1)
     changes = increments(optimizer, steps=3)
@@ -254,7 +271,7 @@ def test_noise_in_mixed_precision(mixed, case):
     assert changes.var(axis=1) == pytest.approx(expected, rel=0.1)
 
 
-@both
+@qdop_slow
 def test_a_step_with_infinite_gradients_is_skipped(case):
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -329,7 +346,7 @@ def word_model():
         (RMSPROP, {}),
         (QDOP, {}),
         (SGLD, {"gradient_accumulation_steps": 2}),
-        (QDOP, {"gradient_accumulation_steps": 2}),
+        pytest.param(QDOP, {"gradient_accumulation_steps": 2}, marks=pytest.mark.slow),
         (SGLD, {"loss_scale_factor": 8.0}),
     ],
     ids=lambda value: getattr(value, "sampler", dict).__name__,
@@ -469,7 +486,7 @@ def test_class_weights_are_sample_weights():
 
     def path(**kwargs):
         optimizer = kl.SGLD(0.1, num_data=9, temperature=0.0)
-        model = compiled(network(4, 3), optimizer, loss)
+        model = compiled(network(4, 3), optimizer, loss, jit_compile=JIT_IF_NEEDED)
         model.fit(x, y, batch_size=9, epochs=3, shuffle=False, verbose=0, **kwargs)
         return weights(model)
 
@@ -576,7 +593,7 @@ def counting(sampler):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="torch is not traced")
-@all_samplers
+@slow_but_for(kl.SGLD, kl.QDOPLangevin)
 def test_a_compiled_step_is_traced_once(case):
     sampler = counting(case.sampler)
     model = compiled(network(4, 2), sampler(0.01, num_data=40))
@@ -600,7 +617,7 @@ def optimizer_values(optimizer):
     return [ops.convert_to_numpy(v) for v in optimizer.variables]
 
 
-@all_samplers
+@slow_but_for(kl.SGLD, kl.QDOPLangevin)
 def test_a_saved_model_continues_as_if_it_had_not_stopped(case, tmp_path):
     straight = compiled(network(4, 2), case.make(0.01, 32, seed=1))
     two_epochs(straight)
@@ -639,7 +656,7 @@ def test_a_saved_model_of_mixed_precision_continues(tmp_path):
     assert_equal(weights(loaded), weights(straight), 1e-3)
 
 
-@both
+@qdop_slow
 def test_state_of_another_kind_of_optimizer_is_refused(case):
     other = compiled(network(4, 2), keras.optimizers.Adam())
     two_epochs(other)

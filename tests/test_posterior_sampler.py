@@ -9,6 +9,7 @@ import types
 import keras
 import numpy as np
 import pytest
+from cases import JIT_IF_NEEDED
 
 from keras_langevin.optimizers import DOPLangevin, QDOPLangevin
 from keras_langevin.posterior_sampler import PosteriorSampler
@@ -55,7 +56,7 @@ def network(*layers, units=1, dtype=None):
 def compiled(*layers, optimizer=None, loss="mse", model=None, **kwargs):
     model = network(*layers) if model is None else model
     optimizer = keras.optimizers.SGD(0.01) if optimizer is None else optimizer
-    model.compile(optimizer=optimizer, loss=loss, **kwargs)
+    model.compile(optimizer, loss, **{"jit_compile": JIT_IF_NEEDED, **kwargs})
     return model
 
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from cases import CASE_IDS, CASES, MOMENTS_ALONE
+from cases import CASE_IDS, CASES, JIT_IF_NEEDED, MOMENTS_ALONE, slow_but_for
 from keras import ops
 from regression import Constant
 
@@ -34,9 +34,9 @@ class Record(keras.callbacks.Callback):
         self.biases.append(np.array(ops.convert_to_numpy(layer.bias)))
 
 
-def one_layer(optimizer, loss, inputs=3, units=2000):
+def one_layer(optimizer, loss, inputs=3, units=2000, jit_compile=JIT):
     model = keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(units)])
-    model.compile(optimizer, loss=loss, jit_compile=JIT)
+    model.compile(optimizer, loss=loss, jit_compile=jit_compile)
     kl.track_statistics(model, optimizer)
     return model
 
@@ -48,7 +48,7 @@ def run(model, x, y, steps):
 
 
 @all_samplers
-@pytest.mark.parametrize("temperature", [1.0, 0.2])
+@pytest.mark.parametrize("temperature", [pytest.param(1.0, marks=pytest.mark.slow), 0.2])
 def test_noise_alone_has_the_stated_variance(case, temperature):
     """Without gradients an increment is noise minus η C (prior precision / N) θ."""
     eta, n, stddev = 0.05, 100, 0.7
@@ -67,7 +67,7 @@ def test_noise_alone_has_the_stated_variance(case, temperature):
         assert np.abs(flat.mean(axis=1)).max() < 5 / flat.shape[1] ** 0.5
 
 
-@all_samplers
+@slow_but_for(kl.SGLD, kl.QDOPLangevin)
 def test_the_noise_is_a_function_of_the_seed(case):
     def path(seed):
         keras.utils.set_random_seed(0)
@@ -79,7 +79,7 @@ def test_the_noise_is_a_function_of_the_seed(case):
     assert np.abs(first - path(2)).max() > 0
 
 
-@all_samplers
+@slow_but_for(kl.SGLD, kl.RMSPropLangevin, kl.QDOPLangevin)
 def test_temperature_zero_adds_no_noise(case):
     def path(seed):
         keras.utils.set_random_seed(0)
@@ -141,7 +141,7 @@ def shifted_and_scaled_path(sampler, scale, shift, **arguments):
     x = rng.normal(size=(64, 3))
     y = (x @ rng.normal(size=(3, 4)) + rng.normal(size=(64, 4))).astype("float32")
     optimizer = sampler(0.05, num_data=64, prior=None, seed=1, **arguments)
-    model = one_layer(optimizer, "mse", units=4)
+    model = one_layer(optimizer, "mse", units=4, jit_compile=JIT_IF_NEEDED)
     layer = model.layers[-1]
     kernel = rng.normal(size=(3, 4))
     layer.kernel.assign(kernel / scale[:, None])
@@ -155,7 +155,7 @@ def shifted_and_scaled_path(sampler, scale, shift, **arguments):
     [
         (kl.DOPLangevin, {"prior_in_metric": False, "epsilon": 0.0}),
         (kl.QDOPLangevin, {"prior_in_metric": False, "epsilon": 0.0}),
-        (kl.BNPLangevin, MOMENTS_ALONE),
+        pytest.param(kl.BNPLangevin, MOMENTS_ALONE, marks=pytest.mark.slow),
     ],
 )
 def test_paths_are_invariant_to_scale_and_those_of_paired_metrics_to_shift(sampler, arguments):

@@ -48,11 +48,11 @@ def test_limits_are_those_of_step_size_on_the_same_batches(regression):
     assert np.isnan(history["configurational_temperature"]).all()  # too few samples
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.3])
+@pytest.mark.parametrize("temperature", [1.0, pytest.param(0.3, marks=pytest.mark.slow)])
 def test_temperature_of_a_right_chain(regression, temperature):
-    """Full batches: 120 epochs of d = 31 give T within a tenth or two."""
+    """Full batches: 60 epochs of d = 31 give T within a tenth or two."""
     optimizer = kl.SGLD(0.2, num_data=N, temperature=temperature, seed=1)
-    history = run(linear(optimizer), regression, epochs=160, batch_size=N)
+    history = run(linear(optimizer), regression, epochs=80, batch_size=N)
     assert history["configurational_temperature"][-1] == pytest.approx(temperature, rel=0.2)
 
 
@@ -66,9 +66,12 @@ class NoNoise(kl.SGLD):
         return 0.1 * super().noise_scale(learning_rate)
 
 
-@pytest.mark.parametrize(("mutant", "expected"), [(TwiceTheNoise, 4.0), (NoNoise, 0.01)])
+@pytest.mark.parametrize(
+    ("mutant", "expected"),
+    [(TwiceTheNoise, 4.0), pytest.param(NoNoise, 0.01, marks=pytest.mark.slow)],
+)
 def test_temperature_of_wrong_noise(regression, mutant, expected):
-    history = run(linear(mutant(0.2, num_data=N, seed=1)), regression, epochs=160, batch_size=N)
+    history = run(linear(mutant(0.2, num_data=N, seed=1)), regression, epochs=80, batch_size=N)
     assert history["configurational_temperature"][-1] == pytest.approx(expected, rel=0.3)
 
 

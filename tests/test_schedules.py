@@ -7,10 +7,11 @@ from fractions import Fraction
 import keras
 import numpy as np
 import pytest
+from cases import slow_but_for
 from keras import ops
 from regression import Constant, HalfSquaredError
 from test_posterior_sampler import assert_same, compiled, fit, steps
-from test_samplers import JIT, SIGNS, NoLoss, all_samplers, one_layer, run
+from test_samplers import JIT, SIGNS, NoLoss, one_layer, run
 
 import keras_langevin as kl
 from keras_langevin import schedules
@@ -230,7 +231,7 @@ def test_mean_and_variance_in_every_step_of_two_cycles(cls):
     assert (largest_deviation(cls(RATE, CYCLE, 0.5)) < 5) == (cls is schedules.CyclicalCosine)
 
 
-@all_samplers
+@slow_but_for(kl.SGLD, kl.RMSPropLangevin, kl.QDOPLangevin)
 def test_no_sampler_adds_noise_while_it_explores(case):
     """Weights of zero without a gradient, which stay there while there is no noise."""
     optimizer = case.make(schedules.CyclicalCosine(0.01, 6, 0.5), prior=kl.priors.Normal(0.7))

@@ -4,6 +4,7 @@ and step sizes do to it."""
 import keras
 import numpy as np
 import pytest
+from cases import JIT_IF_NEEDED
 from gaussian_chain import GaussianChain, state
 from keras import ops
 from regression import READ_EVERY, Recorder
@@ -433,7 +434,7 @@ def network(optimizer):
     model = keras.Sequential(
         [keras.Input((3,)), keras.layers.Dense(8, activation="tanh"), keras.layers.Dense(1)]
     )
-    model.compile(optimizer, "mse", jit_compile=keras.backend.backend() != "torch")
+    model.compile(optimizer, "mse", jit_compile=JIT_IF_NEEDED)
     return model
 
 

@@ -98,7 +98,7 @@ def adapting(sampler, inverse):
     return problem, optimizer, metric_inverse
 
 
-@pytest.mark.parametrize(("sampler", "inverse"), ADAPTING)
+@pytest.mark.parametrize(("sampler", "inverse"), [slow(*ADAPTING[0]), ADAPTING[1]])
 def test_covariance_with_an_adapting_metric(sampler, inverse):
     problem, optimizer, metric_inverse = adapting(sampler, inverse)
     covariance, mean = deviation(optimizer, metric_inverse, problem=problem)

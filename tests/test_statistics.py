@@ -1,5 +1,6 @@
 """What the probes measure inside `fit` is what a slow loop over examples finds."""
 
+import itertools
 import types
 
 import keras
@@ -26,8 +27,11 @@ from keras_langevin.statistics.block import Block
 from keras_langevin.statistics.reference import per_example_statistics
 from keras_langevin.weights import is_statistic
 
-FAST = ("each_rule", "dense")
-FAMILIES = [pytest.param(f, marks=[] if f in FAST else pytest.mark.slow) for f in CASES]
+FAST = [("each_rule", "independent"), ("dense", "independent"), ("dense", "exact")]
+FAMILIES = [
+    pytest.param(*case, marks=[] if case in FAST else pytest.mark.slow)
+    for case in itertools.product(CASES, ["independent", "exact"])
+]
 
 
 def sequential(shape, *more):
@@ -36,8 +40,7 @@ def sequential(shape, *more):
     return model
 
 
-@pytest.mark.parametrize("spatial", ["independent", "exact"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "spatial"), FAMILIES)
 def test_measures_what_the_reference_finds(family, spatial, capfd):
     if not runs_here(family):
         pytest.skip("TensorFlow has no channels_first convolution on the CPU")

@@ -8,6 +8,7 @@ import textwrap
 import keras
 import numpy as np
 import pytest
+from cases import JIT_IF_NEEDED
 from keras import layers, ops
 from statistics_cases import BACKEND, Descent, errors, fit_once, measured, randomize
 
@@ -135,7 +136,7 @@ def test_untracked_model_is_the_one_before():
     ids = [id(v) for v in model.trainable_variables]
     optimizer = keras.optimizers.Adam(0.1)
     optimizer.statistics = "quasi_diagonal"
-    model.compile(optimizer, loss="mse", jit_compile=JIT)
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     x, y = make_data()
     statistics.track_statistics(model, optimizer)
     fit_once(model, x, y)
@@ -177,7 +178,7 @@ def test_stock_optimizer_trains_as_without_probes(name):
         model = make_model()
         optimizer = getattr(keras.optimizers, name)(0.05)
         optimizer.statistics = wanted
-        model.compile(optimizer, loss="mse", jit_compile=JIT)
+        model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
         statistics.track_statistics(model, optimizer)
         model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
         results.append(weights_of(model))
@@ -270,7 +271,9 @@ def test_accumulated_statistics_are_those_of_the_whole_batch():
         assert max(errors(measured(model), expected).values()) < 1e-5
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+)
 def test_half_precision_measures_the_same(policy):
     x, y = make_data()
     optimizer = Descent(0.0)
@@ -322,7 +325,9 @@ def test_replicas_measure_their_common_batch():
     assert float(run_python(REPLICAS, os.path.dirname(__file__))) < 1e-5
 
 
-@pytest.mark.parametrize("sampler", [kl.QDOPLangevin, kl.BNPLangevin])
+@pytest.mark.parametrize(
+    "sampler", [kl.QDOPLangevin, pytest.param(kl.BNPLangevin, marks=pytest.mark.slow)]
+)
 def test_a_diverged_run_leaves_nothing_behind(sampler):
     """Weights reset and the model compiled anew: its statistics must not stay NaN."""
     x = np.random.default_rng(0).normal(1.0, 1.0, size=(64, 4)).astype("float32")
@@ -335,7 +340,7 @@ def test_a_diverged_run_leaves_nothing_behind(sampler):
     for learning_rate in (1e9, 1e-3):
         model.set_weights(weights)
         optimizer = sampler(learning_rate, num_data=64, seed=1)
-        model.compile(optimizer, "mse")
+        model.compile(optimizer, "mse", jit_compile=JIT_IF_NEEDED)
         kl.track_statistics(model, optimizer)
         losses.append(model.fit(x, y, 16, epochs=5, verbose=0).history["loss"][-1])
     assert not np.isfinite(losses[0])

@@ -265,10 +265,14 @@ def too_few_members(n):
             "label.",
             "Sample longer, or store more often (a smaller thinning).",
         )
+    if chain_has_not_moved(n) is not None:
+        return None
+    few = n["enough_members"]
+    text = "One of them predicts" if few == 1 else f"{few} of them predict"
     return Finding(
         GOOD,
         f"{n['num_members']} members are enough.",
-        f"{n['enough_members']} predict as well, to 0.01 nats per label.",
+        f"{text} as well, to 0.01 nats per label.",
     )
 
 
