@@ -7,6 +7,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import random
 
 import keras
 import numpy as np
@@ -264,11 +265,12 @@ def batches_of_fit(model, count):
     if adapter is None:
         return []
     kept = getattr(adapter, "_first_batches", None)
-    state = np.random.get_state()  # of which Keras takes the permutation of arrays
+    states = random.getstate(), np.random.get_state()  # of which Keras takes permutations
     try:
         batches = list(itertools.islice(kept or adapter.get_numpy_iterator(), count))
     finally:
-        np.random.set_state(state)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
     return [keras.utils.unpack_x_y_sample_weight(batch) for batch in batches]
 
 

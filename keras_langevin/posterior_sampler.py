@@ -18,6 +18,7 @@ from keras_langevin.diagnostics.limits import NOISE_WARNING
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.keras_internals import (
     batch_size_of_fit,
+    dataset_of_fit,
     inner_optimizer,
     learning_rate_schedule,
 )
@@ -68,9 +69,10 @@ class PosteriorSampler(keras.callbacks.Callback):
             doubled thinning would have stored. `None` keeps all.
         resume: Continue the run stored in `directory`. The counters are restored at once
             (`epochs_seen`), weights and optimizer when `fit` begins, both as of the last epoch
-            that was completed; the learning rate is among them. A position of the schedule
-            that is stored already is not stored a second time. An empty `directory` starts a
-            new run, so that one program can be started again and again.
+            that was completed; the learning rate and the seed of the noise are among them. An
+            epoch that was interrupted is run once more; a position of the schedule that is
+            stored already is not stored a second time. An empty `directory` starts a new run, so
+            that one program can be started again and again. See below for the order of the data.
         chain: Number of this chain, written into the samples, >= 0.
 
     Raises:
@@ -96,7 +98,12 @@ class PosteriorSampler(keras.callbacks.Callback):
     ensemble = sampler.ensemble()
     ```
 
-    A run that continues after an interruption:
+    A run that continues after an interruption, with the samples, bit for bit, of one that was not
+    interrupted, when the data come in the same order. That is so for `shuffle=False`, for
+    `kl.RandomBatches` and other datasets that are functions of the epoch (`set_epoch(epochs_seen)`
+    is called before every epoch where there is one) and, but on TensorFlow, for shuffled arrays: the states of Python's,
+    NumPy's and torch's generators are stored with the epoch. Backends must be deterministic
+    (on GPUs `keras.utils.set_random_seed` and `tf.config.experimental.enable_op_determinism`).
 
     ```python
     sampler = kl.PosteriorSampler(burn_in=2, directory="run", resume=True)
@@ -242,6 +249,9 @@ class PosteriorSampler(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._steps_before_epoch = self.steps_seen
+        dataset = dataset_of_fit(self.model)
+        if hasattr(dataset, "set_epoch"):  # Keras' own count depends on what it built before
+            dataset.set_epoch(self.epochs_seen)
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs

@@ -68,6 +68,10 @@ class RandomBatches(keras.utils.PyDataset):
     def on_epoch_end(self):
         self.epoch += 1
 
+    def set_epoch(self, epoch):
+        """Goes on at that epoch, counted from 0; a `kl.PosteriorSampler` says which."""
+        self.epoch = integer("epoch", epoch)
+
 
 def epoch_balance(learning_rate, batches_per_epoch) -> float:
     """The variance, over that of independent batches, of a natural gradient chain read at ends of

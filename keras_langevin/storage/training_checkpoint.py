@@ -8,12 +8,22 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_langevin.keras_internals import inner_optimizer
 from keras_langevin.storage.array_file import find_damage, read_arrays, write_arrays
 from keras_langevin.storage.json_file import read_json, write_json
+from keras_langevin.storage.random_state import random_state, set_random_state
 from keras_langevin.storage.sample_folder import listed
 
 KIND = "TrainingCheckpoint"
-CONTENT = {"file": str, "sha256": str, "counters": dict, "model": list, "optimizer": list}
+CONTENT = {
+    "file": str,
+    "sha256": str,
+    "counters": dict,
+    "seed": (int, type(None)),
+    "model": list,
+    "optimizer": list,
+    "random_state": list,
+}
 
 
 class TrainingCheckpoint:
@@ -21,8 +31,9 @@ class TrainingCheckpoint:
 
     The arrays are in `checkpoint-000012.npz` (12 epochs); `checkpoint.json` is replaced after
     it and says which file counts. A crash leaves the old state or the new one. All of the
-    model's variables are in it (also statistics and the states of random generators) and all
-    of the optimizer's, in order.
+    model's variables are in it (also statistics and the states of layers' random generators) and
+    all of the optimizer's, in order, its seed, and the states of the generators that Keras
+    shuffles data with.
     """
 
     def __init__(self, folder: Path):
@@ -32,12 +43,18 @@ class TrainingCheckpoint:
     def save(self, model: keras.Model, epochs_seen: int, steps_seen: int) -> None:
         """Replaces what is stored by the present state of `model` and its optimizer."""
         arrays = []
-        content = {"counters": {"epochs_seen": epochs_seen, "steps_seen": steps_seen}}
+        content = {
+            "counters": {"epochs_seen": epochs_seen, "steps_seen": steps_seen},
+            "seed": getattr(inner_optimizer(model.optimizer), "seed", None),
+        }
         for part, variables in _parts(model).items():
             values = [np.array(ops.convert_to_numpy(v)) for v in variables]
             rows = zip(variables, values, strict=True)
             content[part] = [[v.path, list(a.shape), a.dtype.name] for v, a in rows]
             arrays += values
+        generators = random_state()
+        content["random_state"] = [a.dtype.name for a in generators]
+        arrays += generators
         file = f"checkpoint-{epochs_seen:06d}.npz"
         content |= {"file": file, "sha256": write_arrays(self._folder / file, arrays)}
         write_json(self._path, KIND, content)
@@ -67,9 +84,12 @@ class TrainingCheckpoint:
             self._check_same(part, variables, content[part])
         variables = [*parts["model"], *parts["optimizer"]]
         dtypes = [dtype for _, _, dtype in content["model"] + content["optimizer"]]
-        arrays = read_arrays(self._folder / content["file"], dtypes)
-        for variable, array in zip(variables, arrays, strict=True):
+        arrays = read_arrays(self._folder / content["file"], dtypes + content["random_state"])
+        for variable, array in zip(variables, arrays, strict=False):
             variable.assign(array)
+        set_random_state(arrays[len(variables) :])
+        if content["seed"] is not None:
+            inner_optimizer(model.optimizer).seed = content["seed"]
 
     def _read(self):
         content = read_json(self._path, KIND, CONTENT)
