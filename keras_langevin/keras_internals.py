@@ -35,6 +35,10 @@ class JointOptimizer(keras.optimizers.Optimizer):
     def step(self, parameters, gradients, learning_rate):
         raise NotImplementedError
 
+    def settle(self, results):
+        """What is written of the pairs that `step` has yielded."""
+        return results
+
     @property
     def statistic_variables(self):
         return [v for v in self._trainable_variables if is_statistic(v)]
@@ -44,13 +48,13 @@ class JointOptimizer(keras.optimizers.Optimizer):
         return [v for v in self._trainable_variables if not is_statistic(v)]
 
     def position(self, variable):
-        """Place of a trainable variable in the list that `build` received."""
-        return self._get_variable_index(variable)
+        """Place of a trainable variable in the list that `build` received, None for others."""
+        return self._trainable_variables_indices.get(self._var_key(variable))
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         with _no_torch_gradients():
             results = list(self.step(trainable_variables, grads, learning_rate))
-            _assign_all(self, results)
+            _assign_all(self, self.settle(results))
 
     def _overwrite_variables_directly_with_gradients(self, grads, vars):
         """Sums gradients and statistics over replicas, in one collective outside of the
@@ -64,7 +68,8 @@ class JointOptimizer(keras.optimizers.Optimizer):
         with _no_torch_gradients():
             for value, variable in measured:
                 if variable.statistic.kind == "shift":
-                    value = ops.stack([variable[1], value[1]])
+                    used = variable[1]
+                    value = ops.stack([used, ops.where(ops.isfinite(value[1]), value[1], used)])
                 elif not variable.statistic.is_intensive:
                     power = scale**2 if variable.statistic.is_of_gradients else 1.0
                     value = value / ops.cast(power * num_replicas(), value.dtype)
@@ -81,8 +86,7 @@ class JointOptimizer(keras.optimizers.Optimizer):
         micro_step, before = self._iterations % steps, ops.convert_to_tensor(variable)
         if variable.statistic.is_intensive:  # must stay as it is while a sum builds on it
             return ops.where(micro_step == steps - 1, value, before)
-        started = ops.cast(micro_step > 0, value.dtype)
-        return started * before + value / steps
+        return ops.where(micro_step > 0, before, 0.0) + value / steps
 
     def load_own_variables(self, store):
         """Keras warns and skips when the number of variables differs: for a sampler that
@@ -276,7 +280,8 @@ def batches_of_fit(model, count):
 
 def batch_size_of_fit(model):
     """Examples in a batch of a running `fit`; None where the data do not say."""
-    return getattr(_adapter_of_fit(model), "batch_size", None)
+    known = getattr(_adapter_of_fit(model), "batch_size", None)
+    return known or getattr(dataset_of_fit(model), "batch_size", None)
 
 
 def dataset_of_fit(model):

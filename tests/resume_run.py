@@ -7,6 +7,7 @@ import sys
 
 import keras
 import numpy as np
+from cases import JIT_IF_NEEDED
 
 import keras_langevin as kl
 
@@ -38,7 +39,7 @@ def model(name):
             keras.layers.Dense(1),
         ]
     )
-    network.compile(SAMPLERS[name](), kl.losses.GaussianNLL(0.3), jit_compile=False)
+    network.compile(SAMPLERS[name](), kl.losses.GaussianNLL(0.3), jit_compile=JIT_IF_NEEDED)
     return network
 
 

@@ -11,6 +11,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from cases import JIT_IF_NEEDED
 
 import keras_langevin as kl
 from keras_langevin import calibration
@@ -37,10 +38,10 @@ def sampled(learning_rate, epochs=60, burn_in=20, optimizer=kl.SGLD, sampler=Non
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     x, y = blobs()
-    model.compile(keras.optimizers.Adam(0.02), loss, jit_compile=False)
+    model.compile(keras.optimizers.Adam(0.02), loss, jit_compile=JIT_IF_NEEDED)
     model.fit(x, y, batch_size=BATCH, epochs=10, verbose=0)
     optimizer = optimizer(learning_rate, num_data=NUM_DATA, prior=PRIOR)
-    model.compile(optimizer, loss, jit_compile=False)
+    model.compile(optimizer, loss, jit_compile=JIT_IF_NEEDED)
     sampler = sampler or kl.PosteriorSampler(burn_in=burn_in)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of noise: the report is to say it
@@ -136,7 +137,7 @@ def test_a_learning_rate_far_too_small_is_named(good):
 def recommended(trained, optimizer):
     model = keras.models.clone_model(trained)
     model.set_weights(trained.get_weights())
-    model.compile(optimizer(0.0, NUM_DATA, prior=PRIOR), trained.loss, jit_compile=False)
+    model.compile(optimizer(0.0, NUM_DATA, prior=PRIOR), trained.loss, jit_compile=JIT_IF_NEEDED)
     return kl.diagnostics.step_size(model, *blobs(), BATCH).recommended
 
 

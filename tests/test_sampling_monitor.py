@@ -5,6 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
+from cases import JIT_IF_NEEDED
 
 import keras_langevin as kl
 from keras_langevin.diagnostics.lanczos import CurvatureProbe
@@ -23,7 +24,7 @@ def regression():
 
 def linear(optimizer):
     model = keras.Sequential([keras.Input((D,)), keras.layers.Dense(1)])
-    model.compile(optimizer, kl.losses.GaussianNLL(1.0), jit_compile=False)
+    model.compile(optimizer, kl.losses.GaussianNLL(1.0), jit_compile=JIT_IF_NEEDED)
     return model
 
 
