@@ -8,7 +8,7 @@ from keras_langevin.keras_internals import (
     has_validation_data,
     validation_batches_of_fit,
 )
-from keras_langevin.posterior_sampler import PosteriorSampler
+from keras_langevin.posterior_sampler import checked_sampler
 from keras_langevin.weights import weight_values
 
 
@@ -67,12 +67,7 @@ class EnsembleValidation(keras.callbacks.Callback):
 
     def __init__(self, sampler, validation_data=None, batch_size=None):
         super().__init__()
-        if not isinstance(sampler, PosteriorSampler):
-            raise ValueError(
-                "`sampler` must be the `kl.PosteriorSampler` of the same `fit`. Received: "
-                f"sampler={sampler!r}."
-            )
-        self.sampler = sampler
+        self.sampler = checked_sampler(sampler)
         self.validation_data = validation_data
         self.batch_size = batch_size
         self._running, self._members = None, []

@@ -100,10 +100,11 @@ class PosteriorSampler(keras.callbacks.Callback):
 
     A run that continues after an interruption, with the samples, bit for bit, of one that was not
     interrupted, when the data come in the same order. That is so for `shuffle=False`, for
-    `kl.RandomBatches` and other datasets that are functions of the epoch (`set_epoch(epochs_seen)`
-    is called before every epoch where there is one) and, but on TensorFlow, for shuffled arrays: the states of Python's,
-    NumPy's and torch's generators are stored with the epoch. Backends must be deterministic
-    (on GPUs `keras.utils.set_random_seed` and `tf.config.experimental.enable_op_determinism`).
+    `kl.RandomBatches` and other datasets that are functions of the epoch
+    (`set_epoch(epochs_seen)` is called before every epoch where there is one) and, but on
+    TensorFlow, for shuffled arrays: the states of Python's, NumPy's and torch's generators are
+    stored with the epoch. The backend must be deterministic (on GPUs
+    `keras.utils.set_random_seed` and `tf.config.experimental.enable_op_determinism`).
 
     ```python
     sampler = kl.PosteriorSampler(burn_in=2, directory="run", resume=True)
@@ -453,6 +454,16 @@ class PosteriorSampler(keras.callbacks.Callback):
     def _write_schedule(self):
         if self._store.schedule != self._describe_schedule():
             self._store.set_schedule(self._describe_schedule())
+
+
+def checked_sampler(sampler):
+    """Of a callback that stands beside a `PosteriorSampler`."""
+    if isinstance(sampler, PosteriorSampler):
+        return sampler
+    raise ValueError(
+        "`sampler` must be the `kl.PosteriorSampler` of the same `fit`. Received: "
+        f"sampler={sampler!r}."
+    )
 
 
 def _iterations(optimizer):

@@ -12,7 +12,7 @@ from keras_langevin.diagnostics.limits import CURVATURE_BATCHES, measure
 from keras_langevin.diagnostics.temperatures import Slope
 from keras_langevin.keras_internals import batches_of_fit, sampling_optimizer
 from keras_langevin.metric_warm_up import of_one_size
-from keras_langevin.posterior_sampler import PosteriorSampler
+from keras_langevin.posterior_sampler import checked_sampler
 from keras_langevin.weights import weight_values
 
 FEWEST = 4  # samples, of which the older half is the centre
@@ -51,12 +51,7 @@ class SamplingMonitor(keras.callbacks.Callback):
 
     def __init__(self, sampler, every=1):
         super().__init__()
-        if not isinstance(sampler, PosteriorSampler):
-            raise ValueError(
-                "`sampler` must be the `kl.PosteriorSampler` of the same `fit`. Received: "
-                f"sampler={sampler!r}."
-            )
-        self.sampler = sampler
+        self.sampler = checked_sampler(sampler)
         self.every = integer("every", every, at_least=1)
         self._values = {}
 
