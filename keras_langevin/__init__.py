@@ -39,7 +39,12 @@ from keras_langevin.random_batches import RandomBatches
 from keras_langevin.sampling_monitor import SamplingMonitor
 from keras_langevin.statistics import track_statistics, untrack_statistics
 from keras_langevin.storage.sample import Sample
-from keras_langevin.storage.sample_store import CorruptSampleError, SampleStore
+from keras_langevin.storage.sample_store import (
+    CorruptSampleError,
+    SampleStore,
+    StorageError,
+    WriteConflictError,
+)
 
 __version__ = "0.1.0"
 
@@ -63,6 +68,8 @@ __all__ = [
     "Sample",
     "SampleStore",
     "SamplingMonitor",
+    "StorageError",
+    "WriteConflictError",
     "calibration",
     "diagnostics",
     "find_learning_rate",

@@ -417,14 +417,16 @@ class PosteriorSampler(keras.callbacks.Callback):
             name: (tuple(v.shape), keras.backend.standardize_dtype(v.dtype))
             for name, v in named_weights(self.model).items()
         }
-        differences = self._store.differences(weights)
+        optimizer = type(self._sampling_optimizer()).__name__
+        differences = self._store.differences(weights, optimizer)
         if differences:
             raise ValueError(
-                f"The model must have the weights of the samples in {self._store!r}. Received: "
+                f"The model must be that of the samples in {self._store!r}. Received: "
                 f"{listed(differences)}. Build the model as in the first run; where only automatic "
                 "names differ (`dense_1` for `dense`), call `keras.utils.clear_session()` before "
                 "building it or name the layers. For another model use another sampler."
             )
+        self._store.set_optimizer(optimizer)
 
     def _resume(self):
         stored = self._store.schedule or {}
@@ -440,7 +442,7 @@ class PosteriorSampler(keras.callbacks.Callback):
                 "directory for a new run."
             )
         self._schedule = dataclasses.replace(
-            self._schedule, doublings=stored["doublings"], shift=stored.get("shift", 0)
+            self._schedule, doublings=stored.get("doublings", 0), shift=stored.get("shift", 0)
         )
         counters = self._checkpoint.counters()
         if counters is not None:
@@ -452,8 +454,8 @@ class PosteriorSampler(keras.callbacks.Callback):
         return {**dataclasses.asdict(self._schedule), "chain": self.chain}
 
     def _write_schedule(self):
-        if self._store.schedule != self._describe_schedule():
-            self._store.set_schedule(self._describe_schedule())
+        """Also where it says the same: from here on no other process may write into the folder."""
+        self._store.set_schedule(self._describe_schedule())
 
 
 def checked_sampler(sampler):

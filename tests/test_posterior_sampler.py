@@ -338,7 +338,9 @@ def test_probes_are_installed_and_follow_the_optimizer():
     fit(model, sampler, 1)
     assert [id(v) for v in model.trainable_variables] == variables
     model.compile(DOPLangevin(1e-3, num_data=NUM_DATA), loss="mse")
-    fit(model, sampler, 1)
+    with pytest.raises(ValueError, match="the optimizer is DOPLangevin, stored is QDOPLangevin"):
+        fit(model, sampler, 1)
+    fit(model, PosteriorSampler(0), 1)
     kinds = {v.statistic.kind for v in model.trainable_variables if is_statistic(v)}
     assert kinds == {"second_moment", "bias_second_moment"}
 
@@ -576,8 +578,10 @@ def test_resume_refuses_what_does_not_fit(tmp_path):
         resume(compiled(model=network(units=2)))
     with pytest.raises(ValueError, match="'net/other/kernel' is not in the store"):
         resume(fresh_model(keras.layers.Dense(3, name="other")))
-    with pytest.raises(ValueError, match="the optimizer must have the variables"):
+    with pytest.raises(ValueError, match="the optimizer is SGD, stored is Adam"):
         resume(compiled(optimizer=keras.optimizers.SGD(0.1, momentum=0.9)))
+    with pytest.raises(ValueError, match="the optimizer must have the variables"):
+        resume(compiled(optimizer=keras.optimizers.Adam(0.1, amsgrad=True)))
 
 
 @pytest.mark.parametrize("file", ["checkpoint.json", "checkpoint-000001.npz"])

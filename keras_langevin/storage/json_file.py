@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
 from pathlib import Path
 
-import keras
-
 from keras_langevin.storage.array_file import write_atomically
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def write_json(path: Path, kind: str, content: dict) -> None:
-    """Replaces the file `path` by `content` with a header: kind, versions, checksum."""
+    """Replaces the file `path` by `content` with a header; see `json_bytes`."""
+    data = json_bytes(kind, content)
+    write_atomically(path, lambda file: file.write(data))
+
+
+def json_bytes(kind: str, content: dict) -> bytes:
+    """A JSON document of `content`, its kind and versions, and a checksum over all of it."""
     document = {
         "format": f"keras_langevin.{kind}",
         "format_version": FORMAT_VERSION,
-        "keras_langevin_version": _package_version(),
-        "keras_version": keras.__version__,
-        "checksum": _checksum(content),
+        "keras_langevin_version": _version_of("keras_langevin"),
+        "keras_version": _version_of("keras"),
         **content,
     }
-    text = json.dumps(document, indent=1, allow_nan=False)
-    write_atomically(path, lambda file: file.write(text.encode()))
+    document["checksum"] = _checksum(document)
+    return json.dumps(document, indent=1, allow_nan=False).encode()
 
 
 def read_json(path: Path, kind: str, keys: dict[str, type | tuple]) -> dict:
@@ -37,30 +41,36 @@ def read_json(path: Path, kind: str, keys: dict[str, type | tuple]) -> dict:
         keys: The keys of the content, and the type of each.
 
     Raises:
-        ValueError: If the file is damaged, or a newer version wrote it.
+        OSError: If the file cannot be read.
+        ValueError: If the file is damaged, or has another format version.
     """
+    return parse_json(path, path.read_bytes(), kind, keys)
+
+
+def parse_json(path: Path, data: bytes, kind: str, keys: dict[str, type | tuple]) -> dict:
+    """As `read_json`, from the bytes of the file."""
     try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
+        document = json.loads(data, parse_constant=_refuse_constant)
+        checksum = _checksum(document) if isinstance(document, dict) else None
+    except (ValueError, RecursionError) as error:
         raise damaged(path, f"it is not JSON ({error})") from None
-    if not isinstance(document, dict) or document.get("format") != f"keras_langevin.{kind}":
+    if checksum is None or document.get("format") != f"keras_langevin.{kind}":
         raise damaged(path, f'its "format" is not "keras_langevin.{kind}"')
     version = document.get("format_version")
-    if not isinstance(version, int):
-        raise damaged(path, f'its "format_version" is {version!r}')
-    if version > FORMAT_VERSION:
+    if type(version) is not int:
+        raise damaged(path, f'its "format_version" is {shorten(version)}')
+    if version != FORMAT_VERSION:
         raise ValueError(
-            f"This keras_langevin reads files up to format version {FORMAT_VERSION}. "
-            f"Received: '{path}' with format_version={version}, written by keras_langevin "
-            f"{document.get('keras_langevin_version')}. Update keras_langevin to read it."
+            f"This keras_langevin reads files of format version {FORMAT_VERSION}. "
+            f"Received: '{path}' with format_version={shorten(version)}, written by keras_langevin "
+            f"{shorten(document.get('keras_langevin_version'))}. Read it with that one."
         )
     for key, kinds in keys.items():
         if not isinstance(document.get(key, ...), kinds):
             raise damaged(path, f'its entry "{key}" is missing or of the wrong kind')
-    content = {key: document[key] for key in keys}
-    if document.get("checksum") != _checksum(content):
+    if document.get("checksum") != checksum:
         raise damaged(path, "its content does not match its checksum")
-    return content
+    return {key: document[key] for key in keys}
 
 
 def damaged(path: Path, what: str) -> ValueError:
@@ -72,12 +82,24 @@ def damaged(path: Path, what: str) -> ValueError:
     )
 
 
-def _checksum(content):
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def shorten(value: object) -> str:
+    """`repr`, cut for an error message."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _package_version():
+def _checksum(document):
+    rest = {key: value for key, value in document.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_constant(name):
+    raise ValueError(f"{name} is no number of JSON")
+
+
+@functools.cache
+def _version_of(package):
     try:
-        return importlib.metadata.version("keras_langevin")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"

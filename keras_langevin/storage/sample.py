@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from keras_langevin.storage.json_file import shorten
+
 
 class Sample(Mapping):
     """The weights of one posterior sample: a mapping from weight name to array.
@@ -53,16 +55,10 @@ class Sample(Mapping):
         if not isinstance(weights, Mapping) or not weights:
             raise ValueError(
                 "`weights` must be a mapping from weight name to array with at least one weight. "
-                f"Received: weights={_shorten(weights)}."
+                f"Received: weights={shorten(weights)}."
             )
         self._weights = {_checked_name(name): _copied(name, a) for name, a in weights.items()}
-        self._facts = {
-            "step": None if step is None else _count("step", step),
-            "learning_rate": _finite("learning_rate", learning_rate),
-            "temperature": _finite("temperature", temperature),
-            "chain": _count("chain", chain),
-            "position": None if position is None else _count("position", position),
-        }
+        self._facts = checked_facts(step, learning_rate, temperature, chain, position)
 
     @property
     def step(self) -> int | None:
@@ -116,6 +112,21 @@ class Sample(Mapping):
         return f"<Sample of {len(self)} weights, {facts}>"
 
 
+def checked_facts(step, learning_rate, temperature, chain, position) -> dict:
+    """Everything but the weights of a `Sample`, as plain numbers.
+
+    Raises:
+        ValueError: If one is not what `Sample` says.
+    """
+    return {
+        "step": None if step is None else _count("step", step),
+        "learning_rate": _finite("learning_rate", learning_rate),
+        "temperature": _finite("temperature", temperature),
+        "chain": _count("chain", chain),
+        "position": None if position is None else _count("position", position),
+    }
+
+
 def _checked_name(name):
     if not isinstance(name, str):
         raise ValueError(f"Names of weights must be strings. Received: name={name!r}.")
@@ -139,7 +150,7 @@ def _count(argument, value):
             raise TypeError
     except TypeError:
         raise ValueError(
-            f"`{argument}` must be an integer >= 0. Received: {argument}={value!r}."
+            f"`{argument}` must be an integer >= 0. Received: {argument}={shorten(value)}."
         ) from None
     return operator.index(value)
 
@@ -149,15 +160,10 @@ def _finite(argument, value):
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number):
         raise ValueError(
-            f"`{argument}` must be a finite number or None. Received: {argument}={value!r}."
+            f"`{argument}` must be a finite number or None. Received: {argument}={shorten(value)}."
         )
     return number
-
-
-def _shorten(value):
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

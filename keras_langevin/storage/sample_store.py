@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_langevin.storage.errors import CorruptSampleError, StorageError, WriteConflictError
 from keras_langevin.storage.sample import Sample
-from keras_langevin.storage.sample_folder import CorruptSampleError, SampleFolder, listed
+from keras_langevin.storage.sample_folder import SampleFolder, listed
 
-__all__ = ["CorruptSampleError", "SampleStore"]
+__all__ = ["CorruptSampleError", "SampleStore", "StorageError", "WriteConflictError"]
 
 
 class SampleStore:
@@ -26,12 +27,24 @@ class SampleStore:
     SHA-256 for every file: a sample is on the disk when `append` returns, and a crash
     before that leaves the store as it was. Iteration holds one sample in memory.
 
+    Any number of processes may read a folder, one may write: a store takes a lock (`flock`)
+    when it is created or first writes, which the operating system releases when the store is
+    deleted or the process ends, however it ends. A second process is refused then. Where a disk
+    has no locks, and within a process, a second writer is found because the manifest must be as
+    the store last saw it whenever it is replaced; two that write in the very same moment are
+    found at the next write of one of them.
+
+    Nothing in a folder is unpickled or run, and no file outside it is read or written, whoever
+    wrote it. The checksums tell damage; they are no signature.
+
     Args:
         directory: Folder for the samples: new, empty, or holding a store without samples.
             `None` keeps them in memory.
 
     Raises:
         ValueError: If `directory` holds something already: nothing is overwritten.
+        StorageError: If it cannot be written (an `OSError`).
+        WriteConflictError: If another process writes there.
 
     Example:
 
@@ -66,7 +79,8 @@ class SampleStore:
 
         Raises:
             CorruptSampleError: If a sample is damaged and `on_corrupt="raise"`.
-            ValueError: If the manifest is missing, damaged, or of a newer format version.
+            ValueError: If the manifest is missing, damaged, or of another format version.
+            OSError: If the manifest cannot be read.
         """
         if on_corrupt not in ("raise", "skip", "drop"):
             raise ValueError(
@@ -99,6 +113,11 @@ class SampleStore:
         """What the `PosteriorSampler` that fills this store wrote about its schedule."""
         return self._shelf.schedule
 
+    @property
+    def optimizer(self) -> str | None:
+        """Name of the optimizer class that draws the samples, where it was written down."""
+        return self._shelf.optimizer
+
     def append(self, sample: Sample | Mapping[str, np.ndarray]) -> None:
         """Stores a sample; with a directory it is on the disk when this returns.
 
@@ -108,6 +127,9 @@ class SampleStore:
         Raises:
             ValueError: If the sample holds a NaN or an infinity, or its names, shapes or dtypes
                 differ from those of the first sample.
+            StorageError: If the disk is full, read-only or gone (an `OSError`). The samples
+                stored before are kept; call `append` again when it is repaired.
+            WriteConflictError: If another process or store writes into the folder.
         """
         sample = sample if isinstance(sample, Sample) else Sample(sample)
         bad = sample.nonfinite()
@@ -129,10 +151,13 @@ class SampleStore:
         first = [{"name": n, "shape": list(s), "dtype": d} for n, (s, d) in weights.items()]
         self._shelf.append(sample, self._shelf.weights or first)
 
-    def differences(self, weights: Mapping[str, tuple[tuple[int, ...], str]]) -> list[str]:
+    def differences(
+        self, weights: Mapping[str, tuple[tuple[int, ...], str]], optimizer: str | None = None
+    ) -> list[str]:
         """How `weights` (name to shape and dtype) differ from those stored, in words.
 
-        Empty when they agree, or when nothing is stored yet.
+        With `optimizer`, the name of a class, so does an optimizer that is not the one written
+        down. Empty when they agree, or when nothing is stored yet.
         """
         stored = self.weights
         if not stored:
@@ -143,6 +168,8 @@ class SampleStore:
             if name in weights and tuple(weights[name]) != (shape, dtype):
                 new_shape, new_dtype = weights[name]
                 words.append(f"'{name}' is {new_shape} {new_dtype}, stored is {shape} {dtype}")
+        if None not in (optimizer, self.optimizer) and optimizer != self.optimizer:
+            words.append(f"the optimizer is {optimizer}, stored is {self.optimizer}")
         return words
 
     def thin(self, keep: Iterable[int] | None = None, schedule: dict | None = None) -> None:
@@ -168,6 +195,22 @@ class SampleStore:
     def set_schedule(self, schedule: dict) -> None:
         """Writes down how the store is filled (a dict of numbers and strings)."""
         self._shelf.keep(self._shelf.entries, schedule)
+
+    def set_optimizer(self, name: str) -> None:
+        """Writes down the name of the optimizer class that draws the samples.
+
+        Raises:
+            ValueError: If there are samples of another one.
+        """
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"`name` must be the name of a class. Received: name={name!r}.")
+        if len(self) and self.optimizer not in (None, name):
+            raise ValueError(
+                "The samples of a store must be of one optimizer. "
+                f"Received: {name}, stored is {self.optimizer}. Use another store."
+            )
+        if name != self.optimizer:
+            self._shelf.keep(self._shelf.entries, optimizer=name)
 
     def __len__(self) -> int:
         return len(self._shelf.entries)
@@ -195,14 +238,16 @@ class _Memory:
         self.weights = []
         self.entries = []
         self.schedule = None
+        self.optimizer = None
 
     def append(self, sample, weights):
         self.weights = weights
         self.entries.append({**sample.facts, "sample": sample})
 
-    def keep(self, entries, schedule):
+    def keep(self, entries, schedule=None, optimizer=None):
         self.entries = list(entries)
         self.schedule = self.schedule if schedule is None else dict(schedule)
+        self.optimizer = self.optimizer if optimizer is None else optimizer
 
     def read(self, entry):
         return entry["sample"]

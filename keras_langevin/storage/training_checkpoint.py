@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import keras
@@ -10,11 +11,13 @@ from keras import ops
 
 from keras_langevin.keras_internals import inner_optimizer
 from keras_langevin.storage.array_file import find_damage, read_arrays, write_arrays
-from keras_langevin.storage.json_file import read_json, write_json
+from keras_langevin.storage.errors import explain_write_errors
+from keras_langevin.storage.json_file import damaged, read_json, write_json
 from keras_langevin.storage.random_state import random_state, set_random_state
 from keras_langevin.storage.sample_folder import listed
 
 KIND = "TrainingCheckpoint"
+FILE = re.compile(r"checkpoint-[0-9]{6,}\.npz")
 CONTENT = {
     "file": str,
     "sha256": str,
@@ -41,7 +44,17 @@ class TrainingCheckpoint:
         self._path = folder / "checkpoint.json"
 
     def save(self, model: keras.Model, epochs_seen: int, steps_seen: int) -> None:
-        """Replaces what is stored by the present state of `model` and its optimizer."""
+        """Replaces what is stored by the present state of `model` and its optimizer.
+
+        Raises:
+            StorageError: If the disk refuses. The state stored before is kept.
+        """
+        what = f"The checkpoint of epoch {epochs_seen}"
+        kept = "That of an earlier epoch and all samples are kept."
+        with explain_write_errors(self._folder, what, lambda: kept):
+            self._save(model, epochs_seen, steps_seen)
+
+    def _save(self, model, epochs_seen, steps_seen):
         arrays = []
         content = {
             "counters": {"epochs_seen": epochs_seen, "steps_seen": steps_seen},
@@ -93,6 +106,8 @@ class TrainingCheckpoint:
 
     def _read(self):
         content = read_json(self._path, KIND, CONTENT)
+        if not FILE.fullmatch(content["file"]):
+            raise damaged(self._path, f"its file is {content['file']!r}")
         path = self._folder / content["file"]
         damage = find_damage(path, content["sha256"])
         if damage:
