@@ -68,8 +68,7 @@ class JointOptimizer(keras.optimizers.Optimizer):
         with _no_torch_gradients():
             for value, variable in measured:
                 if variable.statistic.kind == "shift":
-                    used = variable[1]
-                    value = ops.stack([used, ops.where(ops.isfinite(value[1]), value[1], used)])
+                    value = ops.stack([variable[1], value[1]])
                 elif not variable.statistic.is_intensive:
                     power = scale**2 if variable.statistic.is_of_gradients else 1.0
                     value = value / ops.cast(power * num_replicas(), value.dtype)

@@ -236,6 +236,7 @@ class PosteriorSampler(keras.callbacks.Callback):
         if was_restored:
             self._checkpoint.restore(self.model)
             self._must_restore = False
+        self._nonfinite_before = getattr(optimizer, "nonfinite_steps", 0)
         if hasattr(optimizer, "begin_fit"):
             optimizer.begin_fit(self.model)
         if getattr(optimizer, "has_automatic_learning_rate", False):
@@ -256,9 +257,7 @@ class PosteriorSampler(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
-        loss = logs.get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise self._diverged(f"loss={loss}")
+        self._check_finite(logs.get("loss"))
         self.epochs_seen += 1
         if self.unit == "epoch":
             self._sample_when_due(self.epochs_seen - 1, self.epochs_seen)
@@ -281,9 +280,24 @@ class PosteriorSampler(keras.callbacks.Callback):
         done = batch + 1  # the last execution of an epoch may be shorter than the others
         if self.params and self.params.get("steps"):
             done = min(done, self.params["steps"])
+        self._check_finite()
         before, self.steps_seen = self.steps_seen, self._steps_before_epoch + done
         self._sample_when_due(before, self.steps_seen)
         self._end_burn_in()
+
+    def _check_finite(self, loss=None):
+        """Raises unless the optimizer was told to go on after steps that are not finite."""
+        optimizer = self._sampling_optimizer()
+        if getattr(optimizer, "on_nonfinite", "raise") != "raise":
+            return
+        num_bad = getattr(optimizer, "nonfinite_steps", 0) - self._nonfinite_before
+        if num_bad > 0:
+            raise self._diverged(
+                f"NaN or infinity in {num_bad} steps, none of them taken, the last was step "
+                f"{optimizer.last_nonfinite_step}"
+            )
+        if loss is not None and not math.isfinite(loss):
+            raise self._diverged(f"loss={loss}")
 
     def _sample_when_due(self, after, until):
         position = self._schedule.due_within(after, until)
@@ -366,8 +380,8 @@ class PosteriorSampler(keras.callbacks.Callback):
             f"{_number(optimizer.learning_rate):.3g}, is too large, so that every step overshoots "
             'more than the last: use `learning_rate="auto"`, or a tenth of it; '
             "`kl.diagnostics.step_size` measures how large it may be. Else look for NaN or "
-            f"infinity in the training data. The {len(self._store)} samples stored before can be "
-            "used."
+            "infinity in the training data; `on_nonfinite` of the optimizer says what becomes of "
+            f"such steps. The {len(self._store)} samples stored before can be used."
         )
 
     def _quantities(self):

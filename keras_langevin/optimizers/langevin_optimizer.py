@@ -12,8 +12,10 @@ from keras_langevin import priors
 from keras_langevin.arguments import integer, non_negative_number, number
 from keras_langevin.keras_internals import JointOptimizer, learning_rate_schedule, schedule_step
 from keras_langevin.noise import standard_normal
+from keras_langevin.optimizers.nonfinite import NonfiniteSteps
 from keras_langevin.preconditioners.euclidean import Euclidean
 from keras_langevin.preconditioners.preconditioner import Layout, block_layouts
+from keras_langevin.statistics.block import SHIFT
 from keras_langevin.weights import is_statistic
 
 DEFAULT_PRIOR = priors.FanInNormal(10.0)
@@ -57,12 +59,23 @@ class LangevinOptimizer(JointOptimizer):
             for outer-product metrics.
         seed: Integer; the noise is a pure function of (seed, iteration, variable). Drawn from
             Python's generator when `None`, so `keras.utils.set_random_seed` fixes it.
+        on_nonfinite: What becomes of a step in which a gradient, a statistic or a new weight is NaN
+            or infinite, of any layer. It is never taken: weights, momentum and metric, of all
+            layers, are left as they were, and only `iterations`, which number the noise, go on.
+            `nonfinite_steps` counts it. `"raise"`: at the end of the batch or epoch
+            `kl.PosteriorSampler` raises a `FloatingPointError`; without one, training goes on.
+            `"skip"`: training goes on, for data with bad examples. At weights where every batch is
+            bad, the chain stays for ever. `"rollback"`: training goes on, and with the third bad
+            step in a row the weights go back to a copy, taken every 100 steps, and a momentum is
+            drawn anew; the metric stays. A learning rate that is too large diverges again. The copy
+            is one more of the weights.
         **kwargs: Of every Keras optimizer. `weight_decay` and `use_ema` are refused, clipping
             warns: they change the target. `gradient_accumulation_steps` does not.
     """
 
     momentum = 0.0  # β: which share of a step the next one repeats
     has_noise_limit = True  # whether `kl.diagnostics.step_size` limits its learning rate
+    keeps_copy = True  # whether on_nonfinite="rollback" is to a copy of the weights
 
     def __init__(
         self,
@@ -74,6 +87,7 @@ class LangevinOptimizer(JointOptimizer):
         batch_size=None,
         drift_clip=None,
         seed=None,
+        on_nonfinite="raise",
         **kwargs,
     ):
         num_data = _checked_num_data(num_data)
@@ -94,6 +108,7 @@ class LangevinOptimizer(JointOptimizer):
             self._check_noise_correction(_checked_learning_rate(learning_rate))
         self.drift_clip = _checked_drift_clip(drift_clip, self.has_automatic_learning_rate)
         self.seed = random.randint(1, 10**9) if seed is None else integer("seed", seed, 0, 2**64)
+        self._nonfinite = NonfiniteSteps(on_nonfinite, keeps_copy=self.keeps_copy)
 
     @property
     def statistics(self):
@@ -120,6 +135,7 @@ class LangevinOptimizer(JointOptimizer):
         super().build(variables)
         parameters = [v for v in variables if not is_statistic(v)]
         positions = {id(v): i for i, v in enumerate(parameters)}
+        self._places = {self.position(v): place for place, v in enumerate(parameters)}
         self._priors = tuple(self.prior.for_variable(v) for v in parameters)
         _warn_about(parameters)
         layout = Layout(
@@ -135,6 +151,7 @@ class LangevinOptimizer(JointOptimizer):
         if self.drift_clip is not None:
             self.drift_average = self._add_state((), "drift_average")
             self.drift_clips = self._add_state((), "drift_clips")
+        self._nonfinite.build(layout.shapes, layout.names, self._add_state)
 
     def _add_state(self, shape, name):
         return self.add_variable(shape=shape, initializer="zeros", dtype="float32", name=name)
@@ -164,6 +181,20 @@ class LangevinOptimizer(JointOptimizer):
         for position, variable in present:
             yield variable, values[position]
         yield from [*changes, *own_changes]
+
+    def settle(self, results):
+        shifts = [v for v in self.statistic_variables if v.statistic.kind == SHIFT]
+        results += [(v, ops.convert_to_tensor(v)) for v in shifts]
+        used = [(v, ops.stack([v[0], v[0]])) for v in shifts]  # not the mean of a bad batch
+        return self._nonfinite.settle(results, used, self.iterations, self._place, self.restart)
+
+    def restart(self):
+        """The changes of state where the weights go back, but for theirs."""
+        return []
+
+    def _place(self, variable):
+        """Among the parameters; None for a variable of the optimizer's own."""
+        return self._places.get(self.position(variable))
 
     def advance(self, values, gradients, statistics, metric, learning_rate):
         """The weights after the step, and the changes of state that the dynamics make."""
@@ -273,10 +304,25 @@ class LangevinOptimizer(JointOptimizer):
         ratio = learning_rate * self.num_data / (2.0 * batch_size * self.temperature)
         return ratio * self.gradient_noise
 
+    @property
+    def on_nonfinite(self):
+        return self._nonfinite.action
+
+    @property
+    def nonfinite_steps(self) -> int:
+        """How many steps were not taken so far, being NaN or infinite."""
+        return int(ops.convert_to_numpy(self._nonfinite.count)) if self.built else 0
+
+    @property
+    def last_nonfinite_step(self) -> int:
+        """The number of the last of them, the first step of all being 1; 0 if there was none."""
+        return int(ops.convert_to_numpy(self._nonfinite.last)) if self.built else 0
+
     def sampler_logs(self):
         """Sampler quantities for the logs of `fit`, by name."""
+        logs = {"nonfinite_steps": self.nonfinite_steps}
         learning_rate = float(ops.convert_to_numpy(self.learning_rate))
-        logs = {"noise_scale": float(ops.convert_to_numpy(self.noise_scale(learning_rate)))}
+        logs["noise_scale"] = float(ops.convert_to_numpy(self.noise_scale(learning_rate)))
         if self.drift_clip is not None:
             clips, steps = (
                 float(ops.convert_to_numpy(v)) for v in (self.drift_clips, self.iterations)
@@ -314,6 +360,7 @@ class LangevinOptimizer(JointOptimizer):
             batch_size=self.batch_size,
             drift_clip=math.inf if self.drift_clip is None else self.drift_clip,
             seed=self.seed,
+            on_nonfinite=self.on_nonfinite,
             **self.preconditioner_config(),
         )
         return config

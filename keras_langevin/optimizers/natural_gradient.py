@@ -233,7 +233,9 @@ class NaturalGradient(LangevinOptimizer):
         return super().minibatch_noise(batch_size) if self.injects_noise else None
 
     def sampler_logs(self):
-        return super().sampler_logs() if self.injects_noise else {}
+        if self.injects_noise:
+            return super().sampler_logs()
+        return {"nonfinite_steps": self.nonfinite_steps}
 
     def preconditioner_config(self):
         return {"structure": self.structure, **self.preconditioner.get_config()}

@@ -142,6 +142,14 @@ class SGHMC(LangevinOptimizer):
         ]
         return values, changes
 
+    def restart(self):
+        scale = ops.sqrt(ops.cast(self.step_temperature(), "float32"))
+        normals = self.normals(self.preconditioner.layout.shapes)
+        changes = [(r, scale * ξ) for r, ξ in zip(self.momenta, normals, strict=True)]
+        if self.noise_estimate == "successive_differences":
+            changes.append((self._differences.count, ops.zeros(())))
+        return changes
+
     def _euler(self, r, kick, β, noise):
         """The velocity of the step in units of the metric, and the momentum after it."""
         r = β * r - kick + noise

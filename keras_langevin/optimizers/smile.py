@@ -66,9 +66,11 @@ class SMILE(LangevinOptimizer):
 
     A gradient that is not finite, or with `"absolute"` an energy error of 100 times √(d v*), takes
     the step back: θ returns to where it was, u is drawn anew, and each further one in a row is
-    made 0.8 times as long. The logs of `PosteriorSampler` have `step_size`, `energy_error` (the
-    average of S²/d) and `rejected`, the share of steps taken back. There is no Metropolis test:
-    the samples have a bias that falls with ε.
+    made 0.8 times as long. That is what `on_nonfinite="rollback"` means here; it is the default
+    and keeps no copy. With `"raise"` and `"skip"` (see `kl.LangevinOptimizer`) a gradient that is
+    not finite leaves θ, u and ε as they were. The logs of `PosteriorSampler` have `step_size`,
+    `energy_error` (the average of S²/d) and `rejected`, the share of steps taken back. There is no
+    Metropolis test: the samples have a bias that falls with ε.
 
     State: 1 copy of the weights for u and 1 for the gradient before; 1 more when preconditioned.
 
@@ -92,6 +94,7 @@ class SMILE(LangevinOptimizer):
     """
 
     has_noise_limit = False  # the step size is no learning rate
+    keeps_copy = False
 
     def __init__(
         self,
@@ -107,6 +110,7 @@ class SMILE(LangevinOptimizer):
         **kwargs,
     ):
         kwargs.setdefault("name", "smile")
+        kwargs.setdefault("on_nonfinite", "rollback")
         _refuse_what_has_no_meaning(learning_rate, tuner, kwargs)
         super().__init__(learning_rate, num_data, **kwargs)
         positive_number("temperature", self.temperature)
@@ -196,6 +200,8 @@ class SMILE(LangevinOptimizer):
         is_open = used > 0
         is_bad = ops.logical_and(is_open, self._is_unacceptable(energy))
         is_bad = ops.logical_or(is_bad, ops.logical_not(is_finite))
+        is_nonfinite = ops.logical_and(is_open, ops.logical_not(ops.isfinite(energy)))
+        is_nonfinite = ops.logical_or(is_nonfinite, ops.logical_not(is_finite))
         stands = ops.logical_and(is_open, ops.logical_not(is_bad))
         row, changes = self._counted(energy, is_bad, stands)
         step_size, more = self._tuned(energy, used, learning_rate, stands)
@@ -210,6 +216,8 @@ class SMILE(LangevinOptimizer):
         turned = self._refreshed(turned, normals, step_size, variance)
         turned, open_energy = self._start(turned, product(scale, slopes), step_size)
         if self.rule.needs_potential:
+            before = ops.convert_to_tensor(self.potential)
+            potential = ops.where(ops.isfinite(potential), potential, before)
             changes.append((self.potential, potential))
         values = _chosen(is_bad, back, self._moved(values, scale, turned, step_size))
 
@@ -219,15 +227,19 @@ class SMILE(LangevinOptimizer):
         yield self.open_step, ops.where(is_bad, 0.0, step_size)
         yield self.open_energy, open_energy
         yield from changes
+        yield from self._nonfinite.counted(is_nonfinite, self.iterations)
 
     def _slopes(self, values, gradients):
         """∇log p of the tempered target, the part of it that has noise, and whether all of it is
-        finite; zeros where it is not."""
+        finite; zeros where it is not, if the step is to be taken back."""
         factor = -self.num_data / self.temperature
         slopes = [factor * s for s in self.add_prior(values, gradients)]
+        noisy = [factor * g for g in gradients]
         is_finite = ops.isfinite(dot(slopes, slopes))
-        slopes = [ops.where(is_finite, s, 0.0) for s in slopes]
-        return slopes, [ops.where(is_finite, factor * g, 0.0) for g in gradients], is_finite
+        if self.on_nonfinite != "rollback":
+            return slopes, noisy, is_finite
+        zeros = [0.0] * len(slopes)
+        return _chosen(is_finite, slopes, zeros), _chosen(is_finite, noisy, zeros), is_finite
 
     def _finish(self, direction, force, step_size):
         """The second half kick, and the energy error S of the step that it closes."""
@@ -339,6 +351,7 @@ class SMILE(LangevinOptimizer):
             float(ops.convert_to_numpy(getattr(self, name))) for name in names
         )
         return {
+            "nonfinite_steps": self.nonfinite_steps,
             "step_size": step,
             "energy_error": energy,
             "rejected": rejected / max(rejected + closed, 1.0),

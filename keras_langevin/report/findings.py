@@ -60,9 +60,10 @@ def run_has_diverged(n):
     return Finding(
         PROBLEM,
         "Training has diverged: the learning rate is far too large.",
-        f"At {n['learning_rate']:.2g} every step overshot more than the last, until the weights "
-        "were not numbers any more. The members are from before, on the way there.",
-        'Do not use them. Train again with a tenth of the learning rate, or learning_rate="auto".',
+        f"At {n['learning_rate']:.2g} every step overshot more than the last, until a step was not "
+        "a number any more. The members are from before, on the way there.",
+        'Do not use them. Train again with a tenth of the learning rate, or learning_rate="auto"; '
+        "else look for NaN or infinity in the training data.",
     )
 
 

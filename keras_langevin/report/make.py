@@ -146,7 +146,7 @@ def _sampler(ensemble, model, training_data, data, batch_size):
     rows, figures = sampler.settings(optimizer, batch_size), []
     where = "the training data" if training_data is not None else "the data of this report"
     x, y = training_data if training_data is not None else data
-    if not sampler.is_finite(model):
+    if sampler.has_diverged(model):
         return [*rows, sampler.DIVERGED], figures
     if optimizer.has_noise_limit and batch_size is not None:
         rows += sampler.limits(model, x, y, batch_size, where)

@@ -17,13 +17,17 @@ DIVERGED = Row(
     "has_diverged",
     True,
     "the run has diverged",
-    "NaN or infinity in the model's present weights: nothing else can be measured.",
+    "A step, or the model's present weights, were NaN or infinite: the rest is not measured.",
     "",
 )
 
 
-def is_finite(model):
-    return all(np.isfinite(value).all() for value in weight_values(model).values())
+def has_diverged(model):
+    """Whether its weights are not finite, or would have been but for a step that was not taken."""
+    optimizer = model_optimizer(model)
+    was_stopped = optimizer.on_nonfinite == "raise" and optimizer.nonfinite_steps > 0
+    finite = (np.isfinite(value).all() for value in weight_values(model).values())
+    return was_stopped or not all(finite)
 
 
 def settings(optimizer, batch_size):
