@@ -343,5 +343,5 @@ def test_a_diverged_run_leaves_nothing_behind(sampler):
         model.compile(optimizer, "mse", jit_compile=JIT_IF_NEEDED)
         kl.track_statistics(model, optimizer)
         losses.append(model.fit(x, y, 16, epochs=5, verbose=0).history["loss"][-1])
-    assert not np.isfinite(losses[0])
-    assert np.isfinite(losses[1])
+    assert not losses[0] < 1e6  # huge or NaN: of its steps those that are finite are taken
+    assert losses[1] < 1e3
