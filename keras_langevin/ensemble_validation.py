@@ -80,7 +80,7 @@ class EnsembleValidation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._check_order()
-        if self._batches() is None:
+        if self.validation_data is None and validation_batches_of_fit(self.model) is None:
             self._check_there_are_some()
             return
         self._running = self._running or RunningEnsemble(self.model)

@@ -225,7 +225,8 @@ class PosteriorSampler(keras.callbacks.Callback):
             )
         if hasattr(optimizer, "num_data"):
             _check_mean_loss(model)
-        self._check_stored_weights()
+        self._check_store()
+        self._store.set_optimizer(type(optimizer).__name__)
         track_statistics(model, model.optimizer)
 
     def on_train_begin(self, logs=None):
@@ -426,7 +427,7 @@ class PosteriorSampler(keras.callbacks.Callback):
     def _sampling_optimizer(self):
         return inner_optimizer(getattr(self.model, "optimizer", None))
 
-    def _check_stored_weights(self):
+    def _check_store(self):
         weights = {
             name: (tuple(v.shape), keras.backend.standardize_dtype(v.dtype))
             for name, v in named_weights(self.model).items()
@@ -440,7 +441,6 @@ class PosteriorSampler(keras.callbacks.Callback):
                 "names differ (`dense_1` for `dense`), call `keras.utils.clear_session()` before "
                 "building it or name the layers. For another model use another sampler."
             )
-        self._store.set_optimizer(optimizer)
 
     def _resume(self):
         stored = self._store.schedule or {}

@@ -60,6 +60,8 @@ class _Output:
         else:
             self.mean, self.stddev = family.member_moments(members)
             self.y = np.asarray(y, "float64").reshape(self.mean.shape[1:])
+            gaussians = self.mean, self.stddev, self.y
+            self.pit = calibration.probability_integral_transform(*gaussians)
 
     def rows(self):
         rows = quality.likelihood(self.log_likelihood)
@@ -67,7 +69,7 @@ class _Output:
             rows.append(quality.guess_of_classes(self.labels))
             return rows + quality.classes(self.classes, self.labels, self.outside)
         rows.append(quality.guess_of_real_numbers(self.y))
-        return rows + quality.real_numbers(self.mean, self.stddev, self.y)
+        return rows + quality.real_numbers(self.mean, self.stddev, self.y, self.pit)
 
     def followed(self):
         """The predictions whose path is looked at, shape `(members, quantities)`."""
@@ -76,8 +78,8 @@ class _Output:
 
     def figures(self):
         if not self.family.is_discrete:
-            pit = calibration.probability_integral_transform(self.mean, self.stddev, self.y)
-            return [("Coverage of central intervals", _drawing(plotting.coverage, pit.ravel()))]
+            draw = _drawing(plotting.coverage, self.pit.ravel())
+            return [("Coverage of central intervals", draw)]
         average = quality.normalised(self.classes.mean(axis=0))
         confidence, is_right = average.max(axis=-1), average.argmax(axis=-1) == self.labels
         entropies = [

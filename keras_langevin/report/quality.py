@@ -124,11 +124,10 @@ def out_of_distribution(inside, outside):
     ]
 
 
-def real_numbers(mean, stddev, y):
-    """Rows for Gaussians with means and stddevs `(members, ..., d)` and y `(..., d)`."""
+def real_numbers(mean, stddev, y, pit):
+    """Rows for Gaussians with means and stddevs `(members, ..., d)`, y `(..., d)` and F(y)."""
     average = mean.mean(axis=0)
     noise, doubt = float(np.mean(stddev**2)), float(np.mean((mean - average) ** 2))
-    pit = calibration.probability_integral_transform(mean, stddev, y)
     coverage = calibration.interval_coverage_curve(pit.ravel(), LEVELS)
     rows = [
         Row(
