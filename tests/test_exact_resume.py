@@ -114,16 +114,20 @@ def kill_and_resume(folder, epochs, kills, generator, name="SGLD"):
     committed = []
     while len(committed) < kills:
         # What a checkpoint does not hold yet is the seed's; afterwards another one must not matter.
-        process = start(folder, epochs, name, seed=len(committed))
-        assert process.stdout.readline().strip() == "ready"
-        time.sleep(generator.uniform(0, 0.6))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        with start(folder, epochs, name, seed=len(committed)) as process:
+            assert process.stdout.readline().strip() == "ready"
+            time.sleep(generator.uniform(0, 0.6))
+            process.send_signal(signal.SIGKILL)
         manifest = Path(folder) / "manifest.json"
         committed.append(len(kl.SampleStore.load(folder)) if manifest.exists() else 0)
-    process = start(folder, epochs, name, seed=1000)
-    assert process.wait() == 0
+    run_to_the_end(folder, epochs, name, seed=1000)
     return committed
+
+
+def run_to_the_end(folder, epochs, name, seed):
+    with start(folder, epochs, name, seed) as process:
+        process.communicate()
+    assert process.returncode == 0
 
 
 def start(folder, epochs, name, seed):
@@ -137,7 +141,7 @@ def start(folder, epochs, name, seed):
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path):
     epochs = 60
-    start(tmp_path / "whole", epochs, "QDOPLangevin", 0).wait()
+    run_to_the_end(tmp_path / "whole", epochs, "QDOPLangevin", seed=0)
     generator = np.random.default_rng(0)
     committed = kill_and_resume(tmp_path / "killed", epochs, 3, generator, "QDOPLangevin")
     assert committed == sorted(committed) and committed[-1] > 2  # nothing is lost
