@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 import keras
 
-from keras_langevin.arguments import integer, one_of
+from keras_langevin import arguments
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.ensemble.members import has_assets
+from keras_langevin.ensemble.options import checked_options
 from keras_langevin.ensemble.samples import stack_samples
 from keras_langevin.posterior_sampler import PosteriorSampler
 from keras_langevin.statistics import untracked
@@ -133,8 +134,16 @@ def sample_chains(
         Ensembles: Advancing the Sampling of Bayesian Neural Networks", ICLR 2025,
         https://arxiv.org/abs/2502.06335.
     """
-    num_chains = integer("num_chains", num_chains, at_least=1)
-    one_of("on_error", on_error, ("raise", "skip"))
+    arguments.function("train_fn", train_fn)
+    num_chains = arguments.integer("num_chains", num_chains, at_least=1)
+    if executor is not None:
+        words = "a `concurrent.futures.Executor`, or None"
+        arguments.instance("executor", executor, concurrent.futures.Executor, words)
+    if model is not None:
+        arguments.built_model("model", model)
+    arguments.one_of("on_error", on_error, ("raise", "skip"))
+    arguments.verbosity("verbose", verbose)
+    checked_options(**kwargs)  # before hours of training
     chains, errors = _run(train_fn, num_chains, executor, verbose)
     errors |= _misfits(chains, model)
     chains = {number: chains[number] for number in sorted(chains) if number not in errors}

@@ -1,7 +1,10 @@
 """The ensemble's validation metrics while `fit` still samples it."""
 
+import types
+
 import keras
 
+from keras_langevin.arguments import integer, shorten
 from keras_langevin.ensemble import RunningEnsemble
 from keras_langevin.keras_internals import (
     data_batches,
@@ -9,6 +12,7 @@ from keras_langevin.keras_internals import (
     validation_batches_of_fit,
 )
 from keras_langevin.posterior_sampler import checked_sampler
+from keras_langevin.training_data import training_data
 from keras_langevin.weights import weight_values
 
 
@@ -68,7 +72,9 @@ class EnsembleValidation(keras.callbacks.Callback):
     def __init__(self, sampler, validation_data=None, batch_size=None):
         super().__init__()
         self.sampler = checked_sampler(sampler)
-        self.validation_data = validation_data
+        self.validation_data = _checked_data(validation_data)
+        if batch_size is not None:
+            batch_size = integer("batch_size", batch_size, at_least=1)
         self.batch_size = batch_size
         self._running, self._members = None, []
 
@@ -122,3 +128,22 @@ class EnsembleValidation(keras.callbacks.Callback):
                 "`EnsembleValidation`. Received: an epoch that the sampler has not seen. Use "
                 "`callbacks=[sampler, kl.EnsembleValidation(sampler)]`."
             )
+
+
+def _checked_data(data):
+    """A tuple of arrays, a dataset or None, as they are."""
+    if isinstance(data, tuple) and len(data) in (2, 3) and data[1] is not None:
+        training_data(*data)
+        return data
+    is_other = isinstance(data, (tuple, list, dict, types.GeneratorType)) or hasattr(data, "shape")
+    try:
+        if data is not None and not is_other:
+            data_batches(data)
+    except Exception:  # whatever the adapters of Keras may raise
+        is_other = True
+    if is_other:
+        raise ValueError(
+            "`validation_data` must be `(x, y)` or `(x, y, sample_weight)` of arrays, or a dataset "
+            f"that can be read again. Received: validation_data={shorten(data)}"
+        )
+    return data

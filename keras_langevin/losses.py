@@ -7,6 +7,9 @@ from keras import ops
 
 from keras_langevin import arguments
 
+__all__ = ["GaussianNLL"]
+
+REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -55,8 +58,12 @@ class GaussianNLL(keras.losses.Loss):
         name: str = "gaussian_nll",
         dtype=None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.stddev = None if stddev is None else arguments.positive_number("stddev", stddev)
+        super().__init__(
+            name=name if name is None else arguments.keras_name("name", name),
+            reduction=arguments.one_of("reduction", reduction, REDUCTIONS),
+            dtype=arguments.float_dtype("dtype", dtype),
+        )
+        self.stddev = None if stddev is None else arguments.width("stddev", stddev)
 
     def call(self, y_true, y_pred):
         if self.stddev is None:

@@ -6,6 +6,7 @@ import numpy as np
 from keras_langevin.arguments import integer
 from keras_langevin.keras_internals import sampling_optimizer
 from keras_langevin.statistics import track_statistics
+from keras_langevin.training_data import check_fit, num_examples, training_data
 
 METRIC_BATCHES = 16
 
@@ -24,6 +25,9 @@ def warm_up_metric(model, x, y, batch_size=32, sample_weight=None, num_batches=M
         batch_size: As in `fit`.
         num_batches: How many, >= 1; fewer where the data end.
 
+    Raises:
+        ValueError: If the optimizer is another, or the data do not fit the model.
+
     Example:
 
     >>> model.compile(optimizer="adam", loss=loss)
@@ -34,7 +38,9 @@ def warm_up_metric(model, x, y, batch_size=32, sample_weight=None, num_batches=M
     """
     sampling_optimizer(model)
     num_batches = integer("num_batches", num_batches, at_least=1)
-    fill_metric(model, split(x, y, sample_weight, batch_size, num_batches), again=True)
+    batches = split(x, y, sample_weight, batch_size, num_batches)
+    check_fit(model, batches[0])
+    fill_metric(model, batches, again=True)
     return model
 
 
@@ -59,12 +65,8 @@ def fill_metric(model, batches, again=False):
 def split(x, y, sample_weight, batch_size, count):
     """Up to `count` random batches of the same size."""
     batch_size = integer("batch_size", batch_size, at_least=1)
-    data = keras.tree.map_structure(
-        lambda a: None if a is None else np.asarray(a), (x, y, sample_weight)
-    )
+    data = training_data(x, y, sample_weight)
     total = num_examples(data)
-    if not total:
-        raise ValueError("There must be data to measure on. Received: x of length 0.")
     batch_size = min(batch_size, total)
     order = np.random.default_rng(0).permutation(total)
     count = min(count, total // batch_size)
@@ -77,11 +79,6 @@ def _rows(data, rows):
 
 def of_one_size(batches):
     return [batch for batch in batches if num_examples(batch) == num_examples(batches[0])]
-
-
-def num_examples(batch) -> int:
-    """Examples in a batch of nested arrays."""
-    return len(next(a for a in keras.tree.flatten(batch) if a is not None))
 
 
 def joined(parts):

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_langevin import arguments
 from keras_langevin.automatic_learning_rate import AutomaticLearningRate
 from keras_langevin.diagnostics.limits import NOISE_WARNING
 from keras_langevin.ensemble import BayesianEnsembleModel
@@ -21,6 +22,7 @@ from keras_langevin.keras_internals import (
     dataset_of_fit,
     inner_optimizer,
     learning_rate_schedule,
+    loss_scale,
 )
 from keras_langevin.sampling_schedule import SamplingSchedule
 from keras_langevin.statistics import track_statistics
@@ -29,6 +31,8 @@ from keras_langevin.storage.sample_folder import is_unused, listed
 from keras_langevin.storage.sample_store import SampleStore
 from keras_langevin.storage.training_checkpoint import TrainingCheckpoint
 from keras_langevin.weights import named_weights, weight_values
+
+SMALLEST_LOSS_SCALE = 2.0**-14  # the smallest number that float16 has with all its digits
 
 
 class PosteriorSampler(keras.callbacks.Callback):
@@ -81,7 +85,8 @@ class PosteriorSampler(keras.callbacks.Callback):
             not built, its weights differ from those stored, or a sampling optimizer is used
             with a loss that is not a mean over the batch.
         FloatingPointError: In `fit`, when the loss of an epoch or a weight to be stored is NaN
-            or infinite. What was stored before is complete and can be used.
+            or infinite, or bad steps have brought the loss scale of float16 below 6e-5. What was
+            stored before is complete and can be used.
 
     Example:
 
@@ -127,18 +132,12 @@ class PosteriorSampler(keras.callbacks.Callback):
         _check_integer("burn_in", burn_in, 0)
         _check_integer("thinning", thinning, 1)
         _check_integer("chain", chain, 0)
-        if unit not in ("epoch", "step"):
-            raise ValueError(f'`unit` must be "epoch" or "step". Received: unit={unit!r}.')
+        arguments.one_of("unit", unit, ("epoch", "step"))
         if max_samples is not None:
             _check_integer("max_samples", max_samples, 2, "None or ")
-        if directory is not None and (
-            not isinstance(directory, (str, os.PathLike)) or not os.fspath(directory)
-        ):
-            raise ValueError(
-                f"`directory` must be a path or None. Received: directory={directory!r}."
-            )
-        if not isinstance(resume, bool):
-            raise ValueError(f"`resume` must be True or False. Received: resume={resume!r}.")
+        if directory is not None:
+            arguments.path("directory", directory)
+        arguments.boolean("resume", resume)
         if resume and directory is None:
             raise ValueError(
                 "`resume=True` must come with the `directory` of the run to continue. "
@@ -288,6 +287,7 @@ class PosteriorSampler(keras.callbacks.Callback):
 
     def _check_finite(self, loss=None):
         """Raises unless the optimizer was told to go on after steps that are not finite."""
+        self._check_loss_scale()
         optimizer = self._sampling_optimizer()
         if getattr(optimizer, "on_nonfinite", "raise") != "raise":
             return
@@ -299,6 +299,16 @@ class PosteriorSampler(keras.callbacks.Callback):
             )
         if loss is not None and not math.isfinite(loss):
             raise self._diverged(f"loss={loss}")
+
+    def _check_loss_scale(self):
+        """Raises where it is so small that it takes gradients away."""
+        scale = loss_scale(self.model.optimizer)
+        if scale < SMALLEST_LOSS_SCALE:
+            raise self._diverged(
+                f"the loss scale of float16 at {scale:.2g}, which every step with NaN or infinity "
+                "in a gradient halves and 2000 others double; the policy 'mixed_bfloat16' needs "
+                "none"
+            )
 
     def _sample_when_due(self, after, until):
         position = self._schedule.due_within(after, until)
@@ -362,6 +372,7 @@ class PosteriorSampler(keras.callbacks.Callback):
             temperature=_temperature(optimizer),
             chain=self.chain,
             position=position,
+            copy=False,
         )
 
     def _finite_weights(self):
@@ -478,7 +489,7 @@ def checked_sampler(sampler):
         return sampler
     raise ValueError(
         "`sampler` must be the `kl.PosteriorSampler` of the same `fit`. Received: "
-        f"sampler={sampler!r}."
+        f"sampler={arguments.shorten(sampler)}."
     )
 
 
@@ -524,7 +535,8 @@ def _check_integer(argument, value, least, also=""):
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not is_integer or value < least:
         raise ValueError(
-            f"`{argument}` must be {also}an integer >= {least}. Received: {argument}={value!r}."
+            f"`{argument}` must be {also}an integer >= {least}. Received: {argument}="
+            f"{arguments.shorten(value)}."
         )
 
 

@@ -13,7 +13,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_langevin.arguments import number, positive_number
+from keras_langevin.arguments import instance, number, positive_number, shorten, width
+
+__all__ = [
+    "ByPattern",
+    "FanInNormal",
+    "Flat",
+    "HierarchicalNormal",
+    "Laplace",
+    "Normal",
+    "Prior",
+    "StudentT",
+    "TFPDistribution",
+    "get",
+]
 
 _register = keras.saving.register_keras_serializable(package="keras_langevin")
 
@@ -66,12 +79,13 @@ class Normal(Prior):
     """Independent N(mean, stddev²) on every entry.
 
     Args:
-        stddev: Standard deviation, in units of the weight.
+        stddev: Standard deviation, in units of the weight; as every scale here from 1e-18 to
+            1e18, so that float32 holds its square.
         mean: Centre.
     """
 
     def __init__(self, stddev=1.0, mean=0.0):
-        self.stddev = positive_number("stddev", stddev)
+        self.stddev = width("stddev", stddev)
         self.mean = number("mean", mean)
 
     def log_density(self, value):
@@ -80,7 +94,8 @@ class Normal(Prior):
         return ops.sum(-0.5 * z * z - constant)
 
     def score(self, value):
-        return (self.mean - value) / self.stddev**2
+        offset = value - self.mean if self.mean else value
+        return offset * (-1.0 / self.stddev**2)
 
     def precision(self, shape):
         return 1.0 / self.stddev**2
@@ -101,8 +116,8 @@ class FanInNormal(Prior):
     """
 
     def __init__(self, scale=10.0, bias_stddev=1.0):
-        self.scale = positive_number("scale", scale)
-        self.bias_stddev = positive_number("bias_stddev", bias_stddev)
+        self.scale = width("scale", scale)
+        self.bias_stddev = width("bias_stddev", bias_stddev)
 
     def for_variable(self, variable):
         return Normal(self._stddev(variable))
@@ -128,7 +143,7 @@ class Laplace(Prior):
     """p(θ) = exp(-|θ - mean| / scale) / (2 scale) on every entry: variance 2 scale²."""
 
     def __init__(self, scale=1.0, mean=0.0):
-        self.scale = positive_number("scale", scale)
+        self.scale = width("scale", scale)
         self.mean = number("mean", mean)
 
     def log_density(self, value):
@@ -149,8 +164,9 @@ class StudentT(Prior):
     """Student's t with `df` degrees of freedom: heavy tails, a few large weights allowed."""
 
     def __init__(self, df=4.0, scale=1.0, mean=0.0):
-        self.df = positive_number("df", df)
-        self.scale = positive_number("scale", scale)
+        self.df = width("df", df)
+        self.scale = width("scale", scale)
+        positive_number("df * scale**2", self.df * self.scale**2)
         self.mean = number("mean", mean)
 
     def log_density(self, value):
@@ -186,8 +202,8 @@ class HierarchicalNormal(Prior):
     """
 
     def __init__(self, concentration=1.0, rate=1.0, mean=0.0):
-        self.concentration = positive_number("concentration", concentration)
-        self.rate = positive_number("rate", rate)
+        self.concentration = width("concentration", concentration)
+        self.rate = width("rate", rate)
         self.mean = number("mean", mean)
 
     def log_density(self, value):
@@ -228,8 +244,17 @@ class TFPDistribution(Prior):
         if keras.backend.backend() != "tensorflow":
             raise ValueError(
                 "A TensorFlow Probability distribution can be a prior on the TensorFlow backend "
-                f"only. Received: {distribution!r} on backend={keras.backend.backend()!r}. Use "
-                "one of `kl.priors`, which work on every backend."
+                f"only. Received: {shorten(distribution)} on backend={keras.backend.backend()!r}. "
+                "Use one of `kl.priors`, which work on every backend."
+            )
+        import tensorflow_probability as tfp
+
+        words = "a distribution of TensorFlow Probability in float32"
+        instance("distribution", distribution, tfp.distributions.Distribution, words)
+        if distribution.dtype != "float32":
+            raise ValueError(
+                f"`distribution` must be {words}. Received: distribution={distribution!r} of "
+                f"dtype={distribution.dtype}. Make it of Python's numbers."
             )
         if tuple(distribution.event_shape) or tuple(distribution.batch_shape):
             raise ValueError(
@@ -279,8 +304,18 @@ def get(prior):
         return TFPDistribution(prior)
     raise ValueError(
         "`prior` must be one of `kl.priors`, a mapping from patterns of variable paths to them, "
-        f"a TensorFlow Probability distribution, or None. Received: prior={prior!r}"
+        f"a TensorFlow Probability distribution, or None. Received: prior={shorten(prior)}"
     )
+
+
+def _check_pattern(pattern):
+    try:
+        re.compile(instance("pattern", pattern, str, "a string"))
+    except (ValueError, re.error, OverflowError, RecursionError) as error:
+        raise ValueError(
+            "The keys of a mapping of priors must be regular expressions for variable paths. "
+            f"Received: {shorten(pattern)} ({error}). Use `'.*'` for all variables."
+        ) from error
 
 
 @_register
@@ -288,14 +323,13 @@ class ByPattern(Prior):
     """The first pattern (a regular expression searched in the variable's path) decides."""
 
     def __init__(self, priors):
+        if not isinstance(priors, dict) or not priors:
+            raise ValueError(
+                "`priors` must be a mapping from patterns of variable paths to priors, one at "
+                f"least. Received: priors={shorten(priors)}. Use `'.*'` for all variables."
+            )
         for pattern in priors:
-            try:
-                re.compile(pattern)
-            except (re.error, TypeError) as error:
-                raise ValueError(
-                    "The keys of a mapping of priors must be regular expressions for variable "
-                    f"paths. Received: {pattern!r} ({error}). Use `'.*'` for all variables."
-                ) from error
+            _check_pattern(pattern)
         self.priors = {pattern: get(prior) for pattern, prior in priors.items()}
 
     def for_variable(self, variable):

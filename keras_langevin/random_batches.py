@@ -5,7 +5,8 @@ import math
 import keras
 import numpy as np
 
-from keras_langevin.arguments import integer
+from keras_langevin.arguments import integer, seed_number
+from keras_langevin.training_data import num_examples, training_data
 
 
 class RandomBatches(keras.utils.PyDataset):
@@ -21,7 +22,11 @@ class RandomBatches(keras.utils.PyDataset):
             None.
         batch_size: B, 1 to N.
         batches_per_epoch: How many batches `fit` counts as an epoch; N/B rounded up by default.
-        seed: Integer. Batch i of epoch e is a function of (seed, e, i).
+        seed: Integer, 0 to 2^64 − 1. Batch i of epoch e is a function of (seed, e, i).
+
+    Raises:
+        ValueError: If the arrays are not of the same examples, at least one, or a number is not
+            what is said above.
 
     Example:
 
@@ -32,21 +37,13 @@ class RandomBatches(keras.utils.PyDataset):
         self, x, y=None, batch_size=32, sample_weight=None, batches_per_epoch=None, seed=0
     ):
         super().__init__()
-        self.data = keras.tree.map_structure(
-            lambda a: None if a is None else np.asarray(a), (x, y, sample_weight)
-        )
-        sizes = {len(a) for a in keras.tree.flatten(self.data) if a is not None}
-        if len(sizes) != 1 or 0 in sizes:
-            raise ValueError(
-                "`x`, `y` and `sample_weight` must have the same first axis, of at least one "
-                f"example. Received: first axes {sorted(sizes)}"
-            )
-        self.num_data = sizes.pop()
+        self.data = training_data(x, y, sample_weight)
+        self.num_data = num_examples(self.data)
         self.batch_size = integer("batch_size", batch_size, 1, self.num_data + 1)
         if batches_per_epoch is None:
             batches_per_epoch = math.ceil(self.num_data / self.batch_size)
         self.batches_per_epoch = integer("batches_per_epoch", batches_per_epoch, at_least=1)
-        self.seed = integer("seed", seed)
+        self.seed = seed_number("seed", seed)
         self.epoch = 0
 
     def __len__(self):

@@ -13,6 +13,8 @@ from keras import ops
 
 from keras_langevin.arguments import integer, number, positive_number
 
+__all__ = ["CyclicalCosine", "PolynomialDecay"]
+
 _register = keras.saving.register_keras_serializable(package="keras_langevin")
 
 

@@ -171,10 +171,10 @@ def test_warm_up_fills_the_metric_and_moves_nothing(schedule):
     assert any(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
-@pytest.mark.parametrize(("size", "stride", "step"), [(40, 4, 4), (250, None, 2), (40, None, 1)])
+@pytest.mark.parametrize(("size", "stride", "step"), [(40, 4, 4), (80, None, 2), (40, None, 1)])
 def test_a_stride_measures_the_examples_it_should(size, stride, step):
     """The metric of every fourth example is the metric of a batch of those alone; without a
-    stride at least 100 examples are measured."""
+    stride at least 32 examples are measured."""
     x, y = data(size)
     metrics = []
     for rows, every in ((slice(None, None, step), 1), (slice(None), stride)):

@@ -265,7 +265,7 @@ def test_the_metric_in_mixed_precision(mixed):
 )
 def test_noise_in_mixed_precision(mixed, case):
     optimizer = case.make(0.05, 100, prior=kl.priors.Normal(0.7), seed=1)
-    changes = increments(optimizer, steps=3)
+    changes = increments(optimizer, steps=3)[1:]  # the first may fill a metric
     assert isinstance(optimizer, kl.LangevinOptimizer)
     expected = 2 * 0.05 / 100 * case.inverse_without_data(100, 0.7)
     assert changes.var(axis=1) == pytest.approx(expected, rel=0.1)
@@ -362,13 +362,13 @@ def test_every_row_of_an_embedding_is_sampled(case, options):
         )
         model = compiled(word_model(), optimizer)
         before = weights(model)[0]
-        model.fit(words, targets, batch_size=4, epochs=1, shuffle=False, verbose=0)
-        return before, weights(model)[0]
+        model.fit(words, targets, batch_size=4, epochs=2, shuffle=False, verbose=0)
+        return before, weights(model)[0], getattr(optimizer.preconditioner, "lagged", False)
 
-    before, after = rows(1.0)
+    before, after, _ = rows(1.0)
     assert (np.abs(after - before).max(axis=1) > 1e-3).all()
-    before, after = rows(0.0)
-    updates = 1 if "gradient_accumulation_steps" in options else 2
+    before, after, is_lagged = rows(0.0)
+    updates = (2 if "gradient_accumulation_steps" in options else 4) - is_lagged
     inverse = case.inverse_without_data(20, 0.5)
     shrunk = (1 - 0.05 * inverse / (20 * 0.25)) ** updates
     if case is RMSPROP:  # the first batch gives all rows the variable's mean square

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from keras_langevin.arguments import array, real_array
+
 
 def checked_predictions(probabilities, labels):
     """Distributions with the shape `(examples, classes)`, and a label of each."""
@@ -18,7 +20,7 @@ def checked_predictions(probabilities, labels):
 
 
 def checked_labels(labels, examples, classes):
-    labels = np.asarray(labels)
+    labels = array("labels", labels)
     if labels.shape != (examples,):
         raise ValueError(
             f"`labels` must have the shape ({examples},), one for each row of `probabilities`. "
@@ -41,7 +43,7 @@ def checked_labels(labels, examples, classes):
 
 def checked_distributions(probabilities):
     """float64 with the shape `(..., classes)`."""
-    probabilities = np.asarray(probabilities)
+    probabilities = array("probabilities", probabilities)
     # Sums of half-precision softmax outputs are off by up to a percent.
     tolerance = 1e-4 if probabilities.dtype.itemsize >= 4 else 1e-2
     probabilities = probabilities.astype("float64")
@@ -69,7 +71,7 @@ def checked_distributions(probabilities):
 
 def checked_scores(name, scores):
     """float64 with the shape `(examples,)`; infinite scores are scores."""
-    scores = np.asarray(scores, dtype="float64")
+    scores = real_array(name, scores)
     if scores.ndim != 1 or scores.size == 0:
         raise ValueError(
             f"`{name}` must have the shape (examples,) with at least one example. Received: "
@@ -80,7 +82,7 @@ def checked_scores(name, scores):
 
 def checked_numbers(name, values):
     """float64 with the shape `(examples, ...)`."""
-    values = np.asarray(values, dtype="float64")
+    values = real_array(name, values)
     if values.ndim == 0 or values.size == 0:
         raise ValueError(
             f"`{name}` must have the shape (examples, ...) with at least one example. Received: "
@@ -103,7 +105,8 @@ def checked_gaussians(mean, stddev, y):
     """`mean` and `stddev` with the shape `(members, *y.shape)`, and `y`, all float64."""
     y, mean = _finite("y", checked_numbers("y", y)), _finite("mean", mean)
     stddev = _finite("stddev", stddev)
-    if y.shape not in (mean.shape, mean.shape[1:]) or stddev.shape not in ((), mean.shape):
+    fits = y.shape in (mean.shape, mean.shape[1:]) and stddev.shape in ((), mean.shape)
+    if not fits or not mean.size:
         raise ValueError(
             "`mean` must have the shape of `y`, or (members, *y.shape), and `stddev` that of "
             f"`mean`, or be one number. Received: mean.shape={mean.shape}, "
@@ -129,7 +132,7 @@ def _without_nan(name, values):
 
 
 def _finite(name, values):
-    values = np.asarray(values, dtype="float64")
+    values = real_array(name, values)
     if not np.isfinite(values).all():
         raise ValueError(
             f"`{name}` must be finite. Received: {np.sum(~np.isfinite(values))} of {values.size} "

@@ -40,8 +40,8 @@ class BrierScore(keras.metrics.MeanMetricWrapper):
     _direction = "down"  # for the `mode="auto"` of Keras' callbacks
 
     def __init__(self, from_logits: bool = False, name: str = "brier_score", dtype=None):
-        super().__init__(self._score, name=name, dtype=dtype)
-        self.from_logits = from_logits
+        super().__init__(self._score, **_checked_names(name, dtype))
+        self.from_logits = arguments.boolean("from_logits", from_logits)
 
     def _score(self, y_true, y_pred):
         probabilities = _probabilities(y_pred, self.from_logits, self.dtype)
@@ -82,9 +82,9 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         name: str = "expected_calibration_error",
         dtype=None,
     ):
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(**_checked_names(name, dtype))
         self.num_bins = arguments.integer("num_bins", num_bins, at_least=1)
-        self.from_logits = from_logits
+        self.from_logits = arguments.boolean("from_logits", from_logits)
         self._gaps = self.add_variable((self.num_bins,), "zeros", name="gaps")
         self._count = self.add_variable((), "zeros", name="count")
 
@@ -125,8 +125,8 @@ class _GaussianMetric(keras.metrics.MeanMetricWrapper):
     of_one_member = True
 
     def __init__(self, stddev, name, dtype):
-        super().__init__(self._score_outputs, name=name, dtype=dtype)
-        self.stddev = None if stddev is None else arguments.positive_number("stddev", stddev)
+        super().__init__(self._score_outputs, **_checked_names(name, dtype))
+        self.stddev = None if stddev is None else arguments.width("stddev", stddev)
 
     def _score_outputs(self, y_true, y_pred):
         y_pred = ops.cast(y_pred, self.dtype)
@@ -230,6 +230,13 @@ class IntervalCoverage(_GaussianMetric):
 
     def get_config(self):
         return {"level": self.level, **super().get_config()}
+
+
+def _checked_names(name, dtype):
+    return {
+        "name": name if name is None else arguments.keras_name("name", name),
+        "dtype": arguments.float_dtype("dtype", dtype),
+    }
 
 
 def _probabilities(y_pred, from_logits, dtype):

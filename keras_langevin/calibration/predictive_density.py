@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_langevin.arguments import real_array
+
 
 def log_predictive_density(log_likelihood: ArrayLike) -> float:
     """Log pointwise predictive density (lppd) per example, in nats; higher is better.
@@ -32,7 +34,7 @@ def log_predictive_density(log_likelihood: ArrayLike) -> float:
         Bayesian models", Statistics and Computing 24, 2014, https://arxiv.org/abs/1307.5928,
         equation 5.
     """
-    log_likelihood = np.asarray(log_likelihood, dtype="float64")
+    log_likelihood = real_array("log_likelihood", log_likelihood)
     if log_likelihood.ndim != 2 or log_likelihood.size == 0:
         raise ValueError(
             "`log_likelihood` must have the shape (members, examples) with at least one of each. "

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_langevin.arguments import array
 from keras_langevin.calibration.checks import checked_same_shape, checked_scores
 
 
@@ -78,7 +79,7 @@ def area_under_risk_coverage(confidence: ArrayLike, is_right: ArrayLike) -> floa
 
 
 def _checked_booleans(name, values):
-    values = np.asarray(values)
+    values = array(name, values)
     if not np.isin(values, (0, 1)).all():
         raise ValueError(
             f"`{name}` must be booleans, or 0 and 1. Received: {name} of {values.dtype} with other "

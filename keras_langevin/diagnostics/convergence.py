@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_langevin.arguments import one_of
+from keras_langevin.arguments import LARGEST, boolean, one_of, real_array
 from keras_langevin.tensorflow_log import without_tensorflow_warnings
 
 KINDS = ("mean", "bulk", "tail")
@@ -83,6 +83,7 @@ def r_hat(draws, rank_normalized=True) -> np.ndarray:
         Statistical Science 1992. A. Vehtari et al., "Rank-Normalization, Folding, and
         Localization: An Improved R-hat", Bayesian Analysis 2021.
     """
+    rank_normalized = boolean("rank_normalized", rank_normalized)
     halves = _halves(stacked(draws))
     if not rank_normalized:
         return _scale_reduction(halves)
@@ -92,7 +93,14 @@ def r_hat(draws, rank_normalized=True) -> np.ndarray:
 
 def stacked(draws) -> np.ndarray:
     """Shape (draws, chains, ...), float64, chains cut to the length of the shortest."""
-    chains = [np.asarray(c, "float64") for c in (draws if isinstance(draws, list) else [draws])]
+    chains = [real_array("draws", c) for c in (draws if isinstance(draws, list) else [draws])]
+    shapes = [chain.shape for chain in chains]
+    sizes = {shape[1:] for shape in shapes}
+    if () in shapes or len(sizes) > 1 or any(0 in size for size in sizes):
+        raise ValueError(
+            "`draws` must be an array of shape (draws, ...), or a list of such arrays, which "
+            f"differ in their length alone. Received: shapes {shapes}."
+        )
     length = min((len(chain) for chain in chains), default=0)
     if length < 4:
         raise ValueError(f"There must be at least 4 draws in a chain. Received: {length} draws.")
@@ -102,14 +110,14 @@ def stacked(draws) -> np.ndarray:
 
 
 def _check_finite(chain, number):
-    wrong = np.argwhere(~np.isfinite(chain))
+    wrong = np.argwhere(~(np.abs(chain) <= LARGEST))
     if len(wrong):
         draw, *entry = (int(i) for i in wrong[0])
         where = f" at {entry}" if entry else ""
         raise ValueError(
-            f"Draws must be finite. Received: {chain[tuple(wrong[0])]} in draw {draw} of chain "
-            f"{number}{where}, and {len(wrong) - 1} more in that chain. Leave the draws of a chain "
-            "that has diverged out, and lower its learning rate."
+            f"Draws must be finite, in float32 too. Received: {chain[tuple(wrong[0])]} in draw "
+            f"{draw} of chain {number}{where}, and {len(wrong) - 1} more in that chain. Leave the "
+            "draws of a chain that has diverged out, and lower its learning rate."
         )
 
 

@@ -4,7 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_langevin.arguments import integer, non_negative_number
+from keras_langevin.arguments import (
+    LARGEST,
+    instance,
+    integer,
+    non_negative_number,
+    real_array,
+    seed_number,
+    shorten,
+)
 
 ALL_SIZES = 30  # ensembles of up to so many members have a point for each number of members
 
@@ -70,7 +78,7 @@ def running_log_predictive_density(
     """
     log_likelihood = _checked(log_likelihood)
     num_orders = integer("num_orders", num_orders, at_least=1)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed_number("seed", seed))
     total = len(log_likelihood)
     sizes = _sizes(total)
     values = np.stack(
@@ -99,7 +107,7 @@ def enough_members(curve, tolerance=0.01) -> EnoughMembers:
     >>> num_members, is_rising = kl.diagnostics.enough_members(curve)
     """
     tolerance = non_negative_number("tolerance", tolerance)
-    sizes, mean = curve.num_members, curve.mean
+    sizes, mean = _checked_curve(curve)
     outside = np.flatnonzero(np.abs(mean - mean[-1]) > tolerance)
     enough = sizes[outside[-1] + 1] if len(outside) else sizes[0]
     last_doubling = mean[-1] - np.interp(np.log(sizes[-1] / 2), np.log(sizes), mean)
@@ -107,17 +115,17 @@ def enough_members(curve, tolerance=0.01) -> EnoughMembers:
 
 
 def _checked(log_likelihood):
-    log_likelihood = np.asarray(log_likelihood, "float64")
+    log_likelihood = real_array("log_likelihood", log_likelihood)
     if log_likelihood.ndim != 2 or not log_likelihood.size:
         raise ValueError(
             "`log_likelihood` must have the shape (members, examples), with at least one of each. "
-            f"Received: shape {log_likelihood.shape}"
+            f"Received: shape {log_likelihood.shape}. For one model use `log_likelihood[None]`."
         )
-    wrong = np.isnan(log_likelihood) | (log_likelihood == np.inf)
-    if wrong.any():
-        member, example = (int(i) for i in np.argwhere(wrong)[0])
+    is_number = (np.abs(log_likelihood) <= LARGEST) | (log_likelihood == -np.inf)
+    if not is_number.all():
+        member, example = (int(i) for i in np.argwhere(~is_number)[0])
         raise ValueError(
-            "`log_likelihood` must not hold NaN or +infinity. Received: "
+            "`log_likelihood` must not hold NaN or +infinity, in float32 too. Received: "
             f"{log_likelihood[member, example]} for member {member}, example {example}. Leave "
             "members that have diverged out."
         )
@@ -128,6 +136,17 @@ def _checked(log_likelihood):
             f"members for example {impossible[0]}. Compute log-likelihoods from logits."
         )
     return log_likelihood
+
+
+def _checked_curve(curve):
+    """Its `num_members` and `mean`."""
+    words = "what `running_log_predictive_density` returns"
+    instance("curve", curve, RunningLogPredictiveDensity, words)
+    sizes, mean = real_array("num_members", curve.num_members), real_array("mean", curve.mean)
+    is_curve = sizes.ndim == 1 and sizes.size and sizes.shape == mean.shape
+    if not is_curve or np.isnan(mean).any() or sizes[0] < 1 or np.any(np.diff(sizes) <= 0):
+        raise ValueError(f"`curve` must be {words}. Received: curve={shorten(tuple(curve))}")
+    return sizes, mean
 
 
 def _sizes(total):

@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_langevin.arguments import integer
+from keras_langevin.arguments import integer, seed_number
 from keras_langevin.autodiff import compiled, gauss_newton_product, gradient
 from keras_langevin.keras_internals import sampling_optimizer
 from keras_langevin.statistics.track import untracked
+from keras_langevin.training_data import check_fit, training_data
 from keras_langevin.weights import parameters
 
 
@@ -67,7 +68,8 @@ def curvature(model, x, y, sample_weight=None, num_steps=30, seed=0) -> Curvatur
         seed: Of the random first direction.
 
     Raises:
-        ValueError: If the model has another optimizer, or its metric is empty.
+        ValueError: If the model has another optimizer, its metric is empty, or the data do not
+            fit it.
         FloatingPointError: If the curvature is NaN or infinite.
 
     Example:
@@ -82,7 +84,10 @@ def curvature(model, x, y, sample_weight=None, num_steps=30, seed=0) -> Curvatur
             "minibatch. Train first, or call `kl.warm_up_metric(model, x, y, batch_size)`."
         )
     num_steps = integer("num_steps", num_steps, at_least=1)
-    return CurvatureProbe(model).measure(x, y, sample_weight, num_steps=num_steps, seed=seed)
+    seed = seed_number("seed", seed)
+    data = training_data(x, y, sample_weight)
+    check_fit(model, data)
+    return CurvatureProbe(model).measure(*data, num_steps=num_steps, seed=seed)
 
 
 class CurvatureProbe:
@@ -115,7 +120,7 @@ class CurvatureProbe:
         before, beta, diagonal, off_diagonal, largest = None, 0.0, [], [], 0.0
         for _ in range(min(num_steps, sum(int(np.prod(w.shape)) for w in weights[0]))):
             curved = self.product(*weights, vector, data)
-            diagonal.append(_finite(_inner(curved, vector)))
+            diagonal.append(checked_finite("curvature", _inner(curved, vector)))
             values = _ritz_values(diagonal, off_diagonal)
             if abs(values[-1] - largest) <= tolerance * values[-1]:
                 break
@@ -182,13 +187,14 @@ class CurvatureProbe:
         return outputs, loss
 
 
-def _finite(curvature):
-    if not math.isfinite(curvature):
+def checked_finite(what, values):
+    """Numbers that have to do with the loss."""
+    if not np.isfinite(values).all():
         raise FloatingPointError(
-            "The curvature of the loss must be finite. Received: NaN or infinity at the present "
+            f"The {what} of the loss must be finite. Received: NaN or infinity at the present "
             "weights. Look for NaN or infinity in the data, and for weights that have diverged."
         )
-    return curvature
+    return values
 
 
 def _float32(arrays):

@@ -8,9 +8,11 @@ import warnings
 import numpy as np
 from keras import ops
 
-from keras_langevin.diagnostics.lanczos import CurvatureProbe, stability_limit
+from keras_langevin.arguments import non_negative_number
+from keras_langevin.diagnostics.lanczos import CurvatureProbe, checked_finite, stability_limit
 from keras_langevin.keras_internals import sampling_optimizer
-from keras_langevin.metric_warm_up import METRIC_BATCHES, fill_metric, num_examples, split
+from keras_langevin.metric_warm_up import METRIC_BATCHES, fill_metric, split
+from keras_langevin.training_data import check_fit, num_examples
 
 CURVATURE_BATCHES = 4  # are looked at; their median counts
 LANCZOS_STEPS, LANCZOS_TOLERANCE = 30, 0.02
@@ -65,13 +67,14 @@ class StepSize:
 
     def minibatch_noise(self, learning_rate: float) -> float:
         """The noise of minibatches over what the temperature asks for, at this learning rate."""
-        return learning_rate / self.noise_limit
+        return non_negative_number("learning_rate", learning_rate) / self.noise_limit
 
     def learning_rate_at(self, minibatch_noise: float = 0.1) -> float:
         """The learning rate at which minibatches add this share of the noise asked for, no more
         than 0.9 · 2/λ."""
         stable = SAFETY * stability_limit(self.largest_eigenvalue)
-        return min(stable, minibatch_noise * self.noise_limit)
+        share = non_negative_number("minibatch_noise", minibatch_noise)
+        return min(stable, share * self.noise_limit)
 
     @property
     def _limit_in_words(self):
@@ -80,7 +83,7 @@ class StepSize:
 
     def problems(self, learning_rate: float) -> list[str]:
         """What is wrong with this learning rate, in words; empty when nothing is."""
-        words = []
+        words, learning_rate = [], non_negative_number("learning_rate", learning_rate)
         if learning_rate > self.stability_limit:
             words.append(
                 f"is above the stability limit {self._limit_in_words}, λ = "
@@ -111,8 +114,8 @@ def step_size(model, x, y, batch_size=32, sample_weight=None) -> StepSize:
         batch_size: As in `fit`.
 
     Raises:
-        ValueError: If the optimizer is another, or there are no data.
-        FloatingPointError: If the curvature is NaN or infinite.
+        ValueError: If the optimizer is another, or there are no data that fit the model.
+        FloatingPointError: If the curvature or the gradient is NaN or infinite.
 
     Example:
 
@@ -120,8 +123,10 @@ def step_size(model, x, y, batch_size=32, sample_weight=None) -> StepSize:
     """
     optimizer = sampling_optimizer(model)
     batches = split(x, y, sample_weight, batch_size, METRIC_BATCHES)
+    check_fit(model, batches[0])
     fill_metric(model, batches)
     found = measure(CurvatureProbe(model), batches[:CURVATURE_BATCHES])
+    checked_finite("gradient", found.gradient_noise)
     if optimizer.has_learning_rate:
         _warn_about(found, optimizer)
     return found

@@ -9,9 +9,10 @@ from keras import ops
 from keras_langevin.arguments import integer
 from keras_langevin.autodiff import compiled, gradient
 from keras_langevin.diagnostics.convergence import effective_sample_size
+from keras_langevin.diagnostics.lanczos import checked_finite
 from keras_langevin.keras_internals import inner_optimizer, sampling_optimizer
-from keras_langevin.metric_warm_up import num_examples
 from keras_langevin.statistics.track import untracked
+from keras_langevin.training_data import check_fit, num_examples, training_data
 from keras_langevin.weights import named_weights, parameters
 
 BATCH_SIZE = 1024
@@ -80,7 +81,9 @@ def configurational_temperature(
             T_C is right on average with any number, and its band wider with few.
 
     Raises:
-        ValueError: If the model has another optimizer, or samples do not fit it or are too few.
+        ValueError: If the model has another optimizer, samples or data do not fit it, or samples
+            are too few.
+        FloatingPointError: If the gradient at a sample is NaN or infinite.
 
     Example:
 
@@ -97,9 +100,8 @@ def configurational_temperature(
     chains, columns = stack_samples(model, samples)
     columns = list(columns)
     chains = [np.flatnonzero(np.equal(chains, chain)) for chain in np.unique(chains)]
-    data = keras.tree.map_structure(
-        lambda a: None if a is None else np.asarray(a), (x, y, sample_weight)
-    )
+    data = training_data(x, y, sample_weight)
+    check_fit(model, data)
     batches = _Batches(data, batch_size, num_batches)
     slope = Slope(model, optimizer)
     names = list(named_weights(model))[: len(parameters(model))]
@@ -114,6 +116,7 @@ def configurational_temperature(
                 products[draw] = [
                     np.sum((θ - c) * g) for θ, c, g in zip(values, centres, slopes, strict=False)
                 ]
+    checked_finite("gradient", products)
     series = np.c_[products / sizes, products.sum(axis=1) / sizes.sum()]
     return _averaged([series[chain] for chain in chains], names, optimizer.temperature)
 
@@ -271,7 +274,8 @@ class _Batches:
 
     def __init__(self, data, batch_size, num_batches):
         total = num_examples(data)
-        size = integer("batch_size", batch_size or min(BATCH_SIZE, total), at_least=1)
+        size = min(BATCH_SIZE, total) if batch_size is None else batch_size
+        size = integer("batch_size", size, at_least=1)
         self.data, self.size, self.total = data, min(size, total), total
         self.count = None if num_batches is None else integer("num_batches", num_batches, 1)
         self.generator = np.random.default_rng(0)

@@ -7,9 +7,12 @@ import warnings
 import keras
 import numpy as np
 
+from keras_langevin.ensemble.options import checked_patterns
+
 
 def to_arviz(ensemble, x, y, weights, batch_size):
     """See `BayesianEnsembleModel.to_arviz`."""
+    weights = checked_patterns("weights", weights)
     convert = _converter()
     draws = _Draws(ensemble.chains)
     posterior = {

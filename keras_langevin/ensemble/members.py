@@ -13,6 +13,11 @@ from keras_langevin.weights import named_weights
 # 32, nothing in batches of 500; with 500,000 weights it loses, as JAX does with 80,000.
 WEIGHTS_AT_ONCE = 2**18
 
+# A batch holds no more numbers than this in the widest layer, of the members evaluated together.
+# Time per example hardly falls beyond it, and at 2**14 (32 examples, 400 units) is twice as long.
+NUMBERS_AT_ONCE = 2**20
+KERAS_BATCH_SIZE, LARGEST_BATCH_SIZE = 32, 1024
+
 
 def own_copy(model):
     """A clone of the network, whose own weights do not matter; the model itself where it
@@ -39,6 +44,27 @@ def default_member_batch_size(member, num_members):
         return 1
     size = sum(math.prod(v.shape) for v in named_weights(member).values())
     return max(1, min(num_members, WEIGHTS_AT_ONCE // max(size, 1)))
+
+
+def default_batch_size(member, num_members, member_batch_size):
+    """Examples in a batch: as many as use the machine well in little memory; Keras' own number
+    for a subclassed network, whose layers' outputs have no known shapes."""
+    if not hasattr(member, "outputs"):
+        return KERAS_BATCH_SIZE
+    widest = max(map(_width, flatten_layers(member)))
+    outputs = sum(_size(o.shape) for o in keras.tree.flatten(member.outputs))
+    numbers = max(widest * member_batch_size, outputs * num_members)
+    return min(max(NUMBERS_AT_ONCE // max(numbers, 1), KERAS_BATCH_SIZE), LARGEST_BATCH_SIZE)
+
+
+def _width(layer):
+    """Numbers in what a layer returns for one example, 0 where that is not known."""
+    return sum(_size(o.shape) for o in keras.tree.flatten(getattr(layer, "output", ())))
+
+
+def _size(shape):
+    """Numbers in one example; an axis of any length counts as the whole budget."""
+    return math.prod(NUMBERS_AT_ONCE if n is None else n for n in shape[1:])
 
 
 def _vectorises_badly(member):

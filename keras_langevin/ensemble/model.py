@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Iterable
 
@@ -11,10 +10,22 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_langevin import arguments
 from keras_langevin.ensemble.arviz_export import to_arviz
+from keras_langevin.ensemble.batches import BatchedModel
 from keras_langevin.ensemble.export import export_saved_model, signature_of
-from keras_langevin.ensemble.members import default_member_batch_size, own_copy
+from keras_langevin.ensemble.members import (
+    default_batch_size,
+    default_member_batch_size,
+    own_copy,
+)
 from keras_langevin.ensemble.metrics import metrics_of_probabilities
+from keras_langevin.ensemble.options import (
+    checked_chains,
+    checked_members,
+    checked_options,
+    checked_quantiles,
+)
 from keras_langevin.ensemble.samples import stack_samples
 from keras_langevin.keras_internals import data_in_memory
 from keras_langevin.predictive import resolve_families
@@ -25,7 +36,7 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 
 @keras.saving.register_keras_serializable("keras_langevin")
-class BayesianEnsembleModel(keras.Model):
+class BayesianEnsembleModel(BatchedModel):
     """The posterior predictive of a network: many weight samples, one `keras.Model`.
 
     p(y | x, data) ≈ (1/M) Σ_s p(y | x, θ_s)
@@ -71,7 +82,7 @@ class BayesianEnsembleModel(keras.Model):
             be vectorised works with 1.
         chains: Number of the chain of each member, integers >= 0 of shape `(members,)`. By
             default the `chain` of the samples, 0 where they have none.
-        **kwargs: `name` and what else `keras.Model` takes.
+        **kwargs: `name`, `trainable` and `dtype`, as of every `keras.Model`.
 
     Attributes:
         chains: As the argument, a NumPy array.
@@ -108,13 +119,8 @@ class BayesianEnsembleModel(keras.Model):
         chains: Iterable[int] | None = None,
         **kwargs,
     ):
-        if not isinstance(model, keras.Model) or not model.built or not model.weights:
-            raise ValueError(
-                "`model` must be a built `keras.Model` with weights. "
-                f"Received: model={model}. Begin a Sequential with `keras.Input(...)`, or call "
-                "the model on a batch first."
-            )
-        _check_member_batch_size(member_batch_size)
+        arguments.built_model("model", model)
+        kwargs = checked_options(output, noise_stddev, member_batch_size, **kwargs)
         families = resolve_families(model, output, noise_stddev)
         super().__init__(autocast=False, **kwargs)
         if hasattr(model, "output_names"):
@@ -127,7 +133,7 @@ class BayesianEnsembleModel(keras.Model):
         self._gives_outputs = False
         with untracked(model):
             labels, arrays = stack_samples(model, samples)
-            self.chains = _checked_chains(labels if chains is None else chains, len(labels))
+            self.chains = checked_chains(labels if chains is None else chains, len(labels))
             self._stacks = [
                 self.add_weight(
                     shape=array.shape,
@@ -177,7 +183,12 @@ class BayesianEnsembleModel(keras.Model):
         Returns:
             A list with one array (or structure) `(members of the chain, ...)` for each chain,
             in the order of `np.unique(ensemble.chains)`.
+
+        Raises:
+            ValueError: If an array does not have one entry for each member.
         """
+
+        members = checked_members(members, self.num_members)
 
         def of(chain):
             return tree.map_structure(lambda array: array[self.chains == chain], members)
@@ -241,19 +252,16 @@ class BayesianEnsembleModel(keras.Model):
 
     def _outputs_of(self, inputs, start, size):
         """Outputs of the members from `start` on, shape `(size, batch, ...)`, float32 or wider."""
-        weights = [
-            ops.slice(
-                ops.convert_to_tensor(stack),
-                [start] + [0] * (len(stack.shape) - 1),
-                [size, *stack.shape[1:]],
-            )
-            for stack in self._stacks
-        ]
+        stacks = [ops.convert_to_tensor(stack) for stack in self._stacks]
         with untracked(self._member):
-            if size > 1:
-                return ops.vectorized_map(lambda w: self._outputs_with(inputs, w), weights)
-            outputs = self._outputs_with(inputs, [w[0] for w in weights])
-        return tree.map_structure(lambda o: ops.expand_dims(o, 0), outputs)
+            if size == 1:  # by an index, which copies nothing
+                outputs = self._outputs_with(inputs, [stack[start] for stack in stacks])
+                return tree.map_structure(lambda o: ops.expand_dims(o, 0), outputs)
+            weights = [
+                ops.slice(stack, [start] + [0] * (len(stack.shape) - 1), [size, *stack.shape[1:]])
+                for stack in stacks
+            ]
+            return ops.vectorized_map(lambda w: self._outputs_with(inputs, w), weights)
 
     def _outputs_with(self, inputs, weights):
         variables = named_weights(self._member).values()
@@ -318,11 +326,20 @@ class BayesianEnsembleModel(keras.Model):
 
     # --------------------------------------------------------------------- prediction
 
+    def default_batch_size(self) -> int:
+        """Examples that `predict` and the like take at once from arrays, 32 to 1024.
+
+        More for networks with narrow layers, fewer where many members are evaluated at once.
+        """
+        return default_batch_size(self._member, self.num_members, self.member_batch_size)
+
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
         """The posterior predictive mean of each example, averaged over members.
 
         Args:
-            x, batch_size, verbose, steps, callbacks: As in `keras.Model.predict`.
+            x, batch_size, verbose, steps, callbacks: As in `keras.Model.predict`, but that
+                `batch_size` is `default_batch_size()` where none is given for arrays. So it is in
+                `evaluate` and all other methods that predict.
 
         Returns:
             NumPy array `(batch, ..., classes)` of probabilities, or `(batch, ..., d)` of means,
@@ -394,7 +411,7 @@ class BayesianEnsembleModel(keras.Model):
             ValueError: If a quantile is not between 0 and 1, or outputs that were declared as
                 probabilities are not.
         """
-        quantiles = _checked_quantiles(quantiles)
+        quantiles = checked_quantiles(quantiles)
 
         def look(inputs):
             return _move_quantiles(self.uncertainties(inputs, quantiles), ops.moveaxis, 0, 1)
@@ -541,6 +558,7 @@ class BayesianEnsembleModel(keras.Model):
         """
         from keras_langevin.report import make_report
 
+        _check_report_arguments(training_data, batch_size, model, html, verbose)
         report = make_report(self, x, y, out_of_distribution, training_data, batch_size, model)
         if html is not None:
             report.save(html)
@@ -753,7 +771,7 @@ class BayesianEnsembleModel(keras.Model):
         Raises:
             ValueError: For a SavedModel on the torch backend.
         """
-        quantiles = _checked_quantiles(quantiles)
+        quantiles = checked_quantiles(quantiles)
         if input_signature is None:
             input_signature = signature_of(self._member)
         if format == "tf_saved_model":
@@ -762,7 +780,7 @@ class BayesianEnsembleModel(keras.Model):
             super().export(filepath, format, verbose, input_signature, **kwargs)
 
 
-class _View(keras.Model):
+class _View(BatchedModel):
     """`predict` of something else than the mean, by Keras' own loop over batches."""
 
     def __init__(self, ensemble, look):
@@ -773,6 +791,9 @@ class _View(keras.Model):
         self.steps_per_execution = ensemble.steps_per_execution
         self.run_eagerly = ensemble.run_eagerly
         self.jit_compile = ensemble.jit_compile
+
+    def default_batch_size(self):
+        return self.ensemble.default_batch_size()
 
     def call(self, inputs):
         return self.look(inputs)
@@ -810,6 +831,22 @@ def _unpacked(structure, packed):
     return flat
 
 
+def _check_report_arguments(training_data, batch_size, model, html, verbose):
+    is_pair = isinstance(training_data, (tuple, list)) and len(training_data) == 2
+    if training_data is not None and not is_pair:
+        raise ValueError(
+            "`training_data` must be a pair `(x, y)`, or None. Received: training_data="
+            f"{arguments.shorten(training_data)}"
+        )
+    if batch_size is not None:
+        arguments.integer("batch_size", batch_size, at_least=1)
+    if model is not None:
+        arguments.built_model("model", model)
+    if html is not None:
+        arguments.path("html", html)
+    arguments.verbosity("verbose", verbose)
+
+
 def _move_quantiles(results, moveaxis, source, destination):
     return [
         {
@@ -818,32 +855,3 @@ def _move_quantiles(results, moveaxis, source, destination):
         }
         for result in results
     ]
-
-
-def _check_member_batch_size(value):
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(
-            f"`member_batch_size` must be an integer >= 1 or None. Received: "
-            f"member_batch_size={value!r}."
-        )
-
-
-def _checked_chains(chains, num_members):
-    array = np.asarray(chains)
-    if array.shape != (num_members,) or array.dtype.kind not in "iu" or array.min() < 0:
-        raise ValueError(
-            f"`chains` must be one integer >= 0 for each of the {num_members} samples. "
-            f"Received: chains={chains!r}."
-        )
-    return array
-
-
-def _checked_quantiles(quantiles):
-    values = tuple(float(q) for q in np.atleast_1d(quantiles))
-    if any(not 0 < q < 1 or math.isnan(q) for q in values):
-        raise ValueError(
-            f"`quantiles` must be numbers between 0 and 1. Received: quantiles={quantiles!r}."
-        )
-    return values

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_langevin import arguments
 from keras_langevin.weights import named_weights, parameters
 
 _FORMS = (
@@ -24,11 +25,7 @@ def stack_samples(model, samples):
     Raises:
         ValueError: If there are no samples, or one does not fit the model or is not finite.
     """
-    if isinstance(samples, (Mapping, str)) or not hasattr(samples, "__iter__"):
-        raise ValueError(
-            f"`samples` must be an iterable of {_FORMS}. Received: "
-            f"samples of type {type(samples).__name__}. Put a single sample in a list."
-        )
+    samples = arguments.iterator("samples", samples, f"an iterable of {_FORMS}", "sample")
     weights = named_weights(model)
     columns = {name: [] for name in weights}
     chains = []
@@ -67,7 +64,8 @@ def _as_mapping(sample, index, model, weights):
 def _from_list(sample, index, model, weights):
     expected = len(parameters(model))
     if not isinstance(sample, (list, tuple)) or len(sample) != expected:
-        has = f"{len(sample)} arrays" if hasattr(sample, "__len__") else type(sample).__name__
+        is_list = isinstance(sample, (list, tuple))
+        has = f"{len(sample)} arrays" if is_list else type(sample).__name__
         raise ValueError(
             f"`samples` must be {_FORMS}, here {expected} arrays. Received: samples[{index}] with "
             f"{has}. `model.get_weights()` also holds what is not trained: name the arrays instead."
@@ -78,19 +76,25 @@ def _from_list(sample, index, model, weights):
 
 
 def _checked(array, weight, name, index):
-    array = np.asarray(array)
+    array = arguments.array(f"samples[{index}][{name!r}]", array)
     if array.shape != tuple(weight.shape):
         raise ValueError(
             f"The arrays of a sample must have the shapes of the weights: '{name}' has the shape "
             f"{tuple(weight.shape)}. Received: shape {array.shape} in samples[{index}]. Use the "
             "model the samples were drawn from."
         )
-    if keras.backend.is_float_dtype(weight.dtype) and not np.isfinite(array).all():
+    if keras.backend.is_float_dtype(weight.dtype) and not _is_finite(array):
         raise ValueError(
             f"A sample must be finite. Received: NaN or infinity in '{name}' of samples[{index}]. "
             "Leave the sample out, and lower the learning rate."
         )
     return array
+
+
+def _is_finite(array):
+    """In float32 too."""
+    is_wide = array.dtype.itemsize > 4 and array.size
+    return np.isfinite(array).all() and not (is_wide and np.abs(array).max() > arguments.LARGEST)
 
 
 def _few(names):

@@ -6,13 +6,20 @@ import warnings
 
 from keras import ops
 
-from keras_langevin.arguments import integer, one_of, positive_number
+from keras_langevin.arguments import (
+    integer,
+    non_negative_number,
+    one_of,
+    positive_number,
+    shorten,
+)
 from keras_langevin.keras_internals import batches_of_fit, dataset_of_fit
-from keras_langevin.metric_warm_up import joined, num_examples
-from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
+from keras_langevin.metric_warm_up import joined
+from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer, checked_drift_clip
 from keras_langevin.preconditioners.dense_fisher import DenseFisher
 from keras_langevin.preconditioners.structured_fisher import DiagonalFisher, QuasiDiagonalFisher
 from keras_langevin.random_batches import RandomBatches, epoch_balance
+from keras_langevin.training_data import num_examples
 
 STRUCTURES = {
     "dense": DenseFisher,
@@ -61,14 +68,19 @@ class NaturalGradient(LangevinOptimizer):
             arguments["num_draws"] = num_draws
         elif num_draws is not None:
             raise ValueError(
-                f'`num_draws` is for structure="dense". Received: num_draws={num_draws}, '
-                f"structure={structure!r}"
+                '`num_draws` is for structure="dense". Received: num_draws='
+                f"{shorten(num_draws)}, structure={structure!r}"
             )
-        if kwargs.get("drift_clip") not in (None, math.inf):
+        drift_clip = checked_drift_clip(kwargs.get("drift_clip"), False)
+        if drift_clip is not None:
             raise ValueError(
                 "A clipped drift has no temperature to report. Received: drift_clip="
-                f"{kwargs['drift_clip']}. Raise `damping` instead: steps get shorter."
+                f"{drift_clip}. Raise `damping` instead: steps get shorter."
             )
+        if temperature is not None:
+            temperature = non_negative_number("temperature", temperature)
+        if batch_size is not None:
+            batch_size = integer("batch_size", batch_size, at_least=1)
         super().__init__(
             learning_rate,
             num_data,
@@ -99,7 +111,7 @@ class NaturalGradient(LangevinOptimizer):
                 "from `optimizer.batch_size`. Received: temperature=None, batch_size=None."
             )
         if batch_size is not None:
-            self.batch_size = integer("batch_size", batch_size, at_least=1)
+            self.batch_size = batch_size
             if self.batch_size > n:
                 raise ValueError(
                     "`batch_size` must be at most num_data. Received: "
@@ -118,11 +130,11 @@ class NaturalGradient(LangevinOptimizer):
         needed = n / (2 * temperature / learning_rate + 1) if learning_rate else 0
         if batch_size is None:
             if round(needed) < 1:
+                rate = 2 * temperature / max(n - 1, 0.5)
                 raise ValueError(
                     f"Temperature {temperature:g} needs a batch size of {needed:.2g}, expected at "
                     f"least 1. Received: learning_rate={learning_rate}, num_data={n}. Raise the "
-                    f"learning rate to {2 * temperature / (n - 1):.3g} or more, or lower the "
-                    "temperature."
+                    f"learning rate to {rate:.3g} or more, or lower the temperature."
                 )
             self.batch_size = round(needed)
         elif abs(batch_size - needed) > 1:

@@ -68,4 +68,6 @@ class NGD(NaturalGradient):
 
     def __init__(self, learning_rate, num_data=None, temperature=None, batch_size=None, **kwargs):
         kwargs.setdefault("name", "ngd")
-        super().__init__(learning_rate, num_data, temperature, batch_size, **kwargs)
+        super().__init__(
+            learning_rate, num_data, temperature, batch_size, injects_noise=False, **kwargs
+        )

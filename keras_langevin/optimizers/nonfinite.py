@@ -31,17 +31,19 @@ class NonfiniteSteps:
                 add_state(shape, f"{name}_copy") for shape, name in zip(shapes, names, strict=True)
             ]
 
-    def settle(self, results, instead, iteration, place, restart):
-        """What is written in the place of `results`, pairs of a variable and its new value.
+    def settle(self, results, statistics, instead, iteration, place, restart):
+        """Whether the step is taken, and what is written in the place of `results`, pairs of a
+        variable and its new value.
 
         Args:
+            statistics: Arrays that must be finite as well.
             instead: Such pairs, for those of them that do not keep their value in a bad step.
             iteration: How many steps there were before.
             place: `place(variable)` among the parameters, None if it is not one.
             restart: `restart()` gives pairs of a variable and its value where the weights go back.
         """
         results = [(v, ops.cast(value, v.dtype)) for v, value in results]
-        is_finite = all_finite([value for _, value in results])
+        is_finite = all_finite([*(value for _, value in results), *statistics])
         copied = []
         if self.keeps_copy:
             copied = [(v, self.copies[place(v)]) for v, _ in results if place(v) is not None]
@@ -59,7 +61,7 @@ class NonfiniteSteps:
 
         # A branch, not a choice entry by entry: XLA then compiles the step as without it.
         values = ops.cond(is_finite, lambda: [value for _, value in results], not_taken)
-        return list(zip(variables, values, strict=True))
+        return is_finite, list(zip(variables, values, strict=True))
 
     def counted(self, is_bad, iteration):
         """The changes of the counters."""
@@ -88,6 +90,15 @@ class NonfiniteSteps:
 
 
 _value = ops.convert_to_tensor
+
+
+def kept_finite(changes, is_taken):
+    """Changes of a metric: none in a step that is not taken, and no entry that would overflow.
+    A choice entry by entry, which needs no second copy of the arrays."""
+    return [
+        (v, ops.where(ops.logical_and(is_taken, ops.isfinite(value)), value, _value(v)))
+        for v, value in changes
+    ]
 
 
 def all_finite(arrays):

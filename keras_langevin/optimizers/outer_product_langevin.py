@@ -69,7 +69,7 @@ class DOPLangevin(OuterProductLangevin):
         prior_in_metric, damping, epsilon: What is added to M; see
             `kl.preconditioners.DiagonalOuterProduct`. `prior_in_metric=False` is the paper.
         statistics_stride: Measure every so many examples of a batch; 1 measures all, `None` (the
-            default) at least 100.
+            default) at least 32.
         statistics_rate, statistics_rate_floor, lagged, freeze_after: How the metric averages
             over steps; see `kl.preconditioners.AveragingPreconditioner`. `lagged=False` is the
             paper.

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_langevin.arguments import boolean
 from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
 from keras_langevin.preconditioners.rmsprop import RMSProp
 
@@ -26,7 +27,8 @@ class RMSPropLangevin(LangevinOptimizer):
         correction: Adds the divergence term of Li et al. (their Γ); see
             `kl.preconditioners.RMSProp`. Sets `lagged=False`.
         statistics_rate, statistics_rate_floor, lagged, freeze_after: How the metric averages
-            over steps; see `kl.preconditioners.AveragingPreconditioner`.
+            over steps; see `kl.preconditioners.AveragingPreconditioner`. `lagged=None` (the
+            default) is True without the correction.
         **kwargs: See `kl.LangevinOptimizer`.
 
     Example:
@@ -58,7 +60,7 @@ class RMSPropLangevin(LangevinOptimizer):
             correction=correction,
             statistics_rate=statistics_rate,
             statistics_rate_floor=statistics_rate_floor,
-            lagged=not correction if lagged is None else lagged,
+            lagged=not boolean("correction", correction) if lagged is None else lagged,
             freeze_after=freeze_after,
         )
         super().__init__(learning_rate, num_data, preconditioner=metric, **kwargs)

@@ -3,7 +3,13 @@
 import keras
 from keras import ops
 
-from keras_langevin.arguments import non_negative_number, number, one_of, positive_number
+from keras_langevin.arguments import (
+    non_negative_number,
+    number,
+    one_of,
+    positive_number,
+    shorten,
+)
 from keras_langevin.diagnostics.temperatures import chi_squared_band, kinetic_temperature
 from keras_langevin.optimizers.gradient_noise import SuccessiveDifferences
 from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
@@ -120,11 +126,12 @@ class SGHMC(LangevinOptimizer):
     # ------------------------------------------------------------------------------ step
 
     def advance(self, values, gradients, statistics, metric, learning_rate):
-        resting = self.preconditioner.resting > 0
+        resting = self.preconditioner.is_at_rest()
         slopes = self.preconditioner.whiten(metric, self.add_prior(values, gradients))
         variances, changes = self._gradient_noise(slopes, resting)
         if self.drift_clip is not None:
-            slopes, clip_changes = self._clip(slopes, slopes)
+            clip, clip_changes = self._clip(sum(ops.sum(g * g) for g in slopes))
+            slopes = [clip * g for g in slopes]
             changes += clip_changes
         β, h = self.momentum_at(learning_rate), self.time_step(learning_rate)
         noise = self._noise(variances, learning_rate, β, [v.shape for v in values])
@@ -248,7 +255,7 @@ def _refuse_what_needs_no_momentum(preconditioner, kwargs):
     if kwargs.get("batch_size") is not None:
         raise ValueError(
             "The noise correction of `batch_size` is that of dynamics without momentum. Received: "
-            f"batch_size={kwargs['batch_size']!r}. Use "
+            f"batch_size={shorten(kwargs['batch_size'])}. Use "
             '`noise_estimate="successive_differences"`.'
         )
     if getattr(preconditioner, "correction", False):
@@ -269,21 +276,24 @@ def _checked_momentum(momentum, friction, learning_rate):
     if momentum is not None:
         raise ValueError(
             "Give `momentum` or `friction`, not both: either says how fast momentum is lost. "
-            f"Received: momentum={momentum!r}, friction={friction!r}"
+            f"Received: momentum={shorten(momentum)}, friction={shorten(friction)}"
         )
+    friction = positive_number("friction", friction)
     if learning_rate == "auto":
         raise ValueError(
             "A learning rate is found for a given momentum, and a `friction` makes the momentum "
             f'depend on the learning rate. Received: learning_rate="auto", friction={friction!r}. '
             "Pass `momentum` instead."
         )
-    return None, positive_number("friction", friction)
+    return None, friction
 
 
 def _checked_noise_estimate(noise_estimate):
-    if noise_estimate is None or noise_estimate == "successive_differences":
-        return noise_estimate
+    if noise_estimate is None:
+        return None
     if isinstance(noise_estimate, str):
+        if noise_estimate == "successive_differences":
+            return noise_estimate
         raise ValueError(
             '`noise_estimate` must be None, a number >= 0 or "successive_differences". Received: '
             f"noise_estimate={noise_estimate!r}"

@@ -34,7 +34,7 @@ class SGLD(LangevinOptimizer):
 
     def __init__(self, learning_rate="auto", num_data=None, **kwargs):
         kwargs.setdefault("name", "sgld")
-        super().__init__(learning_rate, num_data, **kwargs)
+        super().__init__(learning_rate, num_data, preconditioner=None, **kwargs)
 
     def preconditioner_config(self):
         return {}

@@ -6,7 +6,14 @@ import warnings
 import keras
 from keras import ops
 
-from keras_langevin.arguments import integer, one_of, positive_number, unit_interval
+from keras_langevin.arguments import (
+    boolean,
+    integer,
+    one_of,
+    positive_number,
+    shorten,
+    unit_interval,
+)
 from keras_langevin.optimizers.gradient_noise import EqualNoise, SuccessiveDifferences
 from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
 from keras_langevin.optimizers.microcanonical import dot, kick, normalised, product, refresh
@@ -114,10 +121,11 @@ class SMILE(LangevinOptimizer):
         _refuse_what_has_no_meaning(learning_rate, tuner, kwargs)
         super().__init__(learning_rate, num_data, **kwargs)
         positive_number("temperature", self.temperature)
-        self.preconditioned = bool(preconditioned)
+        self.preconditioned = boolean("preconditioned", preconditioned)
         self.tuner = one_of("tuner", tuner, ("absolute", "energy_variance", None))
         self.target_energy = positive_number("target_energy", target_energy)
-        if decoherence_length not in (None, math.inf):
+        is_finite = not (isinstance(decoherence_length, float) and decoherence_length == math.inf)
+        if decoherence_length is not None and is_finite:
             decoherence_length = positive_number("decoherence_length", decoherence_length)
         self.decoherence_length = decoherence_length
         if tuning_steps is not None:
@@ -381,15 +389,17 @@ def _chosen(condition, first, second):
 
 
 def _refuse_what_has_no_meaning(learning_rate, tuner, kwargs):
-    if learning_rate == "auto" or (tuner is not None and callable(learning_rate)):
+    is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+    if isinstance(learning_rate, str) or (tuner is not None and is_schedule):
         raise ValueError(
             "`learning_rate` must be a number, the distance that the weights move in one step "
             "(with a tuner, in the first). A schedule needs tuner=None. Received: "
-            f"learning_rate={learning_rate!r}, tuner={tuner!r}"
+            f"learning_rate={learning_rate!r}, tuner={shorten(tuner)}"
         )
     for name in ("preconditioner", "batch_size", "drift_clip"):
         if kwargs.get(name) is not None:
             raise ValueError(
-                f"Microcanonical dynamics has no `{name}`. Received: {name}={kwargs[name]!r}. "
+                f"Microcanonical dynamics has no `{name}`. Received: {name}="
+                f"{shorten(kwargs[name])}. "
                 "Leave it out."
             )

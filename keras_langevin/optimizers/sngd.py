@@ -5,7 +5,6 @@ import warnings
 import keras
 
 from keras_langevin.arguments import one_of
-from keras_langevin.noise import standard_normal
 from keras_langevin.optimizers.natural_gradient import NaturalGradient
 from keras_langevin.preconditioners.dense_fisher import check_memory
 from keras_langevin.preconditioners.fisher_correction import by_autodiff, by_finite_difference
@@ -76,12 +75,6 @@ class SNGD(NaturalGradient):
         one_of("correction", correction, ("jeffreys", "divergence"))
         one_of("noise", noise, ("minibatch", "gaussian"))
         one_of("correction_method", correction_method, METHODS)
-        structure = kwargs.get("structure", "dense")
-        if correction_method == "autodiff" and structure != "dense":
-            raise ValueError(
-                'correction_method="autodiff" needs structure="dense". Received: structure='
-                f'{structure!r}. Use "finite_difference" or "midpoint".'
-            )
         kwargs.setdefault("name", "sngd")
         super().__init__(
             learning_rate,
@@ -91,6 +84,11 @@ class SNGD(NaturalGradient):
             injects_noise=noise == "gaussian",
             **kwargs,
         )
+        if correction_method == "autodiff" and self.structure != "dense":
+            raise ValueError(
+                'correction_method="autodiff" needs structure="dense". Received: structure='
+                f'{self.structure!r}. Use "finite_difference" or "midpoint".'
+            )
         self.correction, self.correction_method = correction, correction_method
 
     def begin_fit(self, model):
@@ -139,8 +137,7 @@ class SNGD(NaturalGradient):
     def directions(self, shapes):
         """Normal numbers independent of those of `normals`: their streams come after."""
         return [
-            standard_normal(shape, self.seed, self.iterations, len(shapes) + i)
-            for i, shape in enumerate(shapes)
+            self.normal(shape, self.iterations, len(shapes) + i) for i, shape in enumerate(shapes)
         ]
 
     def get_config(self):

@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from keras_langevin.arguments import LARGEST, array, real_array
 from keras_langevin.calibration.checks import checked_distributions
 
 
 def vector(name, values, length=None):
     """Shape `(n,)`, float64 and finite; a column `(n, 1)` is one as well."""
-    values = np.asarray(values, dtype="float64")
+    values = real_array(name, values)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1 or values.size == 0:
@@ -20,10 +21,11 @@ def vector(name, values, length=None):
             f"`{name}` must have {length} entries, as many as there are of the others. Received: "
             f"{name}.shape={values.shape}. Pass all for the same examples."
         )
-    if not np.isfinite(values).all():
+    is_number = np.abs(values) <= LARGEST
+    if not is_number.all():
         raise ValueError(
-            f"`{name}` must be finite. Received: NaN or infinity in "
-            f"{np.sum(~np.isfinite(values))} of {values.size} entries. Look for a diverged model."
+            f"`{name}` must be finite, in float32 too. Received: NaN or infinity in "
+            f"{np.sum(~is_number)} of {values.size} entries. Look for a diverged model."
         )
     return values
 
@@ -51,6 +53,7 @@ def chains(draws):
 
 def member_probabilities(members):
     """float64 with the shape `(members, examples, classes)`."""
+    members = array("members", members)
     if np.ndim(members) != 3 or np.shape(members)[-1] < 2:
         raise ValueError(
             "`members` must have the shape (members, examples, classes) with two classes or more. "
@@ -68,6 +71,6 @@ def fields(name, values, names, origin):
     if missing:
         raise ValueError(
             f"`{name}` must be what {origin} returns. Received: {name} of type "
-            f"{type(values).__name__} without {missing}."
+            f"{type(values).__name__} without {missing}. Pass it as it is."
         )
     return found

@@ -43,6 +43,7 @@ def reliability(
     >>> ax = kl.plotting.reliability(point, y_test, label="Adam")
     >>> kl.plotting.reliability(ensemble.predict(x_test), y_test, ax=ax, label="ensemble")
     """
+    label, color = style.checked_look(label, color)
     bins = calibration.reliability_curve(probabilities, labels, num_bins)
     error = calibration.expected_calibration_error(probabilities, labels, num_bins)
     confidence, accuracy, count = (field[bins.count > 0] for field in bins)
@@ -102,6 +103,7 @@ def risk_coverage(
     >>> p = ensemble.predict(x_test)
     >>> kl.plotting.risk_coverage(p.max(-1), p.argmax(-1) == y_test)
     """
+    label, color = style.checked_look(label, color)
     curve = calibration.risk_coverage_curve(confidence, is_right)
     area = 100 * calibration.area_under_risk_coverage(confidence, is_right)
     with style.axes(ax) as ax:

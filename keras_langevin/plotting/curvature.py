@@ -48,7 +48,8 @@ def metric_spectrum(
         )
     limit = np.inf
     if learning_rate is not None:
-        limit = 2 / positive_number("learning_rate", learning_rate)
+        learning_rate = positive_number("learning_rate", learning_rate)
+        limit = 2 / learning_rate
     place = np.arange(1, shown.size + 1)
     with style.axes(ax) as ax:
         ax.set_yscale("log")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_langevin.arguments import real_array
 from keras_langevin.plotting import checks, style
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def log_predictive_density(curve, ax: Axes | None = None) -> Axes:
     size, mean, stderr = checks.fields("curve", curve, names, origin)
     size = checks.vector("num_members", size)
     mean = checks.vector("mean", mean, size.size)
+    stderr = real_array("stderr", stderr)
     stderr = checks.vector("stderr", np.where(np.isnan(stderr), 0.0, stderr), size.size)
     with style.axes(ax) as ax:
         band = (mean - 1.96 * stderr, mean + 1.96 * stderr)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_langevin import calibration
+from keras_langevin.arguments import real_array, shorten
 from keras_langevin.plotting import checks, style
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def predictive_band(
     origin = "`ensemble.predict_uncertainty` of a regression"
     mean, epistemic, rows = checks.fields("uncertainty", uncertainty, names, origin)
     mean = checks.vector("mean", mean, x.size)[order]
-    doubt = 2 * np.sqrt(checks.vector("epistemic", epistemic, x.size)[order])
+    doubt = 2 * np.sqrt(_checked_variance(epistemic, x.size)[order])
     low, high, share = _outer(rows, quantiles, x.size)
     points = None if data is None else _points(data)
     x = x[order]
@@ -113,19 +114,34 @@ def coverage(pit: ArrayLike, ax: Axes | None = None) -> Axes:
 
 def _outer(rows, quantiles, length):
     """The lowest and the highest quantile, and the share between them in words."""
-    if len(rows) != len(quantiles) or len(rows) < 2:
+    levels, rows = checks.vector("quantiles", quantiles), real_array("quantiles", rows)
+    is_share = (levels >= 0).all() and (levels <= 1).all()
+    if not is_share or rows.shape[:1] != levels.shape or levels.size < 2:
         raise ValueError(
-            "`quantiles` must be the two or more levels that were asked for. Received: "
-            f"quantiles={quantiles!r}, and uncertainty['quantiles'] of {len(rows)} levels. Pass "
-            "the same to `predict_uncertainty` and here."
+            "`quantiles` must be the two or more levels, from 0 to 1, that were asked for. "
+            f"Received: quantiles={shorten(quantiles)}, and uncertainty['quantiles'] of "
+            f"{rows.shape[0] if rows.ndim else 0} levels. Pass the same to `predict_uncertainty` "
+            "and here."
         )
-    first, last = np.argmin(quantiles), np.argmax(quantiles)
+    first, last = np.argmin(levels), np.argmax(levels)
     low = checks.vector("quantiles", rows[first], length)
     high = checks.vector("quantiles", rows[last], length)
-    return low, high, f"{100 * (quantiles[last] - quantiles[first]):.4g} %"
+    return low, high, f"{100 * (levels[last] - levels[first]):.4g} %"
+
+
+def _checked_variance(epistemic, length):
+    variance = checks.vector("epistemic", epistemic, length)
+    if variance.min() < 0:
+        raise ValueError(
+            "`epistemic` must be a variance, 0 or more. Received: smallest "
+            f"epistemic={variance.min():.6g}. Pass what `predict_uncertainty` returns."
+        )
+    return variance
 
 
 def _points(data):
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ValueError(f"`data` must be a pair `(x, y)`, or None. Received: data={shorten(data)}")
     x, y = data
     x = checks.vector("data[0]", x)
     return x, checks.vector("data[1]", y, x.size)

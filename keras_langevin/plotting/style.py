@@ -2,6 +2,8 @@
 
 import contextlib
 
+from keras_langevin.arguments import shorten, text
+
 # Okabe and Ito's palette, told apart by colour-blind readers and in print.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, YELLOW, BLACK, GREY = "#56B4E9", "#E69F00", "#000000", "#777777"
@@ -31,6 +33,7 @@ def load():
     try:
         import matplotlib
         import matplotlib.axes
+        import matplotlib.colors
         import matplotlib.pyplot
     except ImportError as error:
         raise ImportError(
@@ -43,10 +46,23 @@ def load():
 def checked(ax, kind):
     if not isinstance(ax, kind):
         raise ValueError(
-            f"`ax` must be a matplotlib Axes, or None for a new figure. Received: ax={ax!r}. Pass "
-            "one element of what `plt.subplots` returns."
+            "`ax` must be a matplotlib Axes, or None for a new figure. Received: "
+            f"ax={shorten(ax)}. Pass one element of what `plt.subplots` returns."
         )
     return ax
+
+
+def checked_look(label, color):
+    """A curve's name in the legend and its colour, either of them None for the default."""
+    if label is not None:
+        text("label", label)
+    is_kind = color is None or isinstance(color, (str, tuple, list))
+    if not is_kind or not (color is None or load()[0].colors.is_color_like(color)):
+        raise ValueError(
+            "`color` must be one of matplotlib's, or None. Received: "
+            f'color={shorten(color)}. Use a name, such as `"tab:blue"`.'
+        )
+    return label, color
 
 
 def finish(ax, title, x, y):

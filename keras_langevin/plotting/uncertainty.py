@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_langevin import calibration
-from keras_langevin.arguments import integer
+from keras_langevin.arguments import integer, shorten
 from keras_langevin.plotting import checks, style
 
 if TYPE_CHECKING:
@@ -134,8 +134,9 @@ def vote_counts(votes, size):
 
 
 def _names(labels, number):
-    if isinstance(labels, str) or len(labels) < number:
-        raise ValueError(f"`labels` must be {number} names. Received: labels={labels!r}.")
+    is_list = isinstance(labels, (tuple, list)) and len(labels) >= number
+    if not is_list or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"`labels` must be {number} names. Received: labels={shorten(labels)}.")
     return labels[:number]
 
 

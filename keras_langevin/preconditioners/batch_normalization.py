@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_langevin.arguments import non_negative_number
+from keras_langevin.arguments import boolean, non_negative_number
 from keras_langevin.preconditioners.preconditioner import SMALLEST, AveragingPreconditioner
 from keras_langevin.preconditioners.quasi_diagonal import QuasiDiagonal
 from keras_langevin.statistics.block import (
@@ -60,7 +60,7 @@ class BatchNormalization(QuasiDiagonal, AveragingPreconditioner):
 
     def __init__(self, relative_epsilon=1e-6, epsilon=1e-4, prior_in_metric=True, **kwargs):
         super().__init__(**kwargs)
-        self.prior_in_metric = bool(prior_in_metric)
+        self.prior_in_metric = boolean("prior_in_metric", prior_in_metric)
         self.relative_epsilon = non_negative_number("relative_epsilon", relative_epsilon)
         self.epsilon = non_negative_number("epsilon", epsilon)
 
@@ -99,6 +99,7 @@ class BatchNormalization(QuasiDiagonal, AveragingPreconditioner):
             floor = self.relative_epsilon * ops.max(variance) + self.epsilon
             floor = floor + self.prior_in_metric * self.layout.prior_precisions[block.kernel]
             variance = ops.reshape(variance + floor, block.shift_shape)
+            scale = ops.where(scale > 0, scale, 1.0)  # before the first minibatch
             schur = scale * ops.maximum(variance, SMALLEST)
             pairing = (ops.reshape(mean, block.shift_shape), scale)
             metric.append((schur,) if block.bias is None else (schur, *pairing))

@@ -4,7 +4,7 @@ Notation of Marceau-Caron and Ollivier (2017): M00, M0i, Mii."""
 import keras
 from keras import ops
 
-from keras_langevin.arguments import integer, non_negative_number, one_of
+from keras_langevin.arguments import boolean, integer, non_negative_number, one_of
 from keras_langevin.preconditioners.diagonal import Diagonal
 from keras_langevin.preconditioners.preconditioner import SMALLEST, AveragingPreconditioner
 from keras_langevin.preconditioners.quasi_diagonal import QuasiDiagonal, centred, with_added
@@ -23,7 +23,7 @@ class OuterProduct(AveragingPreconditioner):
         epsilon: Added to the diagonal. Units of squared gradients of one example's loss.
         statistics_stride: Measure every so many examples of a batch, the first among them: an
             unbiased estimate, as batches are in random order, for less arithmetic. `None` measures
-            at least 100 examples, all of a smaller batch: on MNIST with batches of 500, from
+            at least 32 examples, all of a smaller batch: on MNIST with batches of 500, from
             500 down to 32 measured examples made no difference to the ensemble
             (`examples/mnist_statistics_stride.py`).
         fisher: Whose labels the gradients g_n have: `"empirical"`, the data's (the default and
@@ -50,7 +50,7 @@ class OuterProduct(AveragingPreconditioner):
             statistics_stride = integer("statistics_stride", statistics_stride, at_least=1)
         self.statistics_stride = statistics_stride
         self.fisher = one_of("fisher", fisher, ("empirical", "model"))
-        self.prior_in_metric = bool(prior_in_metric)
+        self.prior_in_metric = boolean("prior_in_metric", prior_in_metric)
         self.damping = non_negative_number("damping", damping)
         self.epsilon = non_negative_number("epsilon", epsilon)
 

@@ -5,7 +5,7 @@ import math
 
 from keras import ops
 
-from keras_langevin.arguments import integer, unit_interval
+from keras_langevin.arguments import boolean, integer, unit_interval
 from keras_langevin.weights import is_statistic
 
 # Below this an entry of a metric counts as zero; drift and noise see the same clamped value.
@@ -83,7 +83,6 @@ class Preconditioner:
 
     statistics = None  # which set of statistics `update` reads
     statistics_stride = 1  # every how many examples of a batch are measured
-    resting = 0.0  # 1 while minibatches fill the metric and no weight moves
     approximates_fisher = False  # whether C V is about 1, V the covariance of a gradient
 
     def build(self, layout: Layout, add_variable):
@@ -105,6 +104,10 @@ class Preconditioner:
 
     learns = False  # whether `update` changes the metric
 
+    def is_at_rest(self):
+        """Whether this step fills the metric and moves no weight: a boolean, or a tensor of one."""
+        return False
+
     @property
     def is_filled(self) -> bool:
         """Whether the metric is one: at once, or after the first `update`."""
@@ -121,6 +124,24 @@ class Preconditioner:
     def sample(self, metric, normals):
         """L ξ, which has covariance C for standard normal ξ."""
         raise NotImplementedError
+
+    def displacement(self, metric, slopes, rate, normals, noise_scale):
+        """−η C g + s L ξ, the step of Langevin dynamics; without noise where `normals` is None.
+
+        Args:
+            slopes, normals: g and ξ.
+            rate, noise_scale: η and s, scalars.
+        """
+        moves = [-rate * d for d in self.solve(metric, slopes)]
+        if normals is None:
+            return moves
+        noise = self.sample(metric, normals)
+        return [m + noise_scale * n for m, n in zip(moves, noise, strict=True)]
+
+    def squared_length(self, metric, vectors):
+        """vᵀ C v."""
+        solved = self.solve(metric, vectors)
+        return sum(ops.sum(a * b) for a, b in zip(solved, vectors, strict=True))
 
     def whiten(self, metric, vectors):
         """Lᵀ v: a gradient in the coordinates in which the metric is the identity. Needed by
@@ -158,8 +179,9 @@ class AveragingPreconditioner(Preconditioner):
         statistics_rate: γ₀ in (0, 1].
         statistics_rate_floor: The smallest γ; equal to `statistics_rate` it makes γ constant.
         lagged: Precondition with the metric from before this minibatch, so that gradient and
-            metric are independent (the default). The paper uses the current one, which moves
-            the mean of the samples by a share of γ.
+            metric are independent (the default). The very first minibatch then fills the metric and
+            moves nothing. The paper uses the current one, which moves the mean of the samples by a
+            share of γ.
         freeze_after: Number of updates after which the metric is held, or None. A held metric
             has no adaptation bias; hold it when burn-in ends.
     """
@@ -173,7 +195,7 @@ class AveragingPreconditioner(Preconditioner):
         self.statistics_rate_floor = unit_interval(
             "statistics_rate_floor", statistics_rate_floor, zero_allowed=True
         )
-        self.lagged = bool(lagged)
+        self.lagged = boolean("lagged", lagged)
         if freeze_after is not None:
             freeze_after = integer("freeze_after", freeze_after, at_least=1)
         self.freeze_after = freeze_after
@@ -199,14 +221,13 @@ class AveragingPreconditioner(Preconditioner):
     def update(self, values, gradients, statistics):
         count = ops.convert_to_tensor(self.count)
         values = self.averages(gradients, statistics, self.rate(count))
-        used = values
-        if self.lagged:
-            used = [
-                ops.where(count > 0, ops.convert_to_tensor(old), new)
-                for old, new in zip(self.states, values, strict=True)
-            ]
+        used = [ops.convert_to_tensor(old) for old in self.states] if self.lagged else values
         changes = [(self.count, count + 1), *zip(self.states, values, strict=True)]
         return self.metric(used), changes
+
+    def is_at_rest(self):
+        is_resting = ops.convert_to_tensor(self.resting) > 0
+        return ops.logical_or(is_resting, self.count < 1) if self.lagged else is_resting
 
     @property
     def is_filled(self):

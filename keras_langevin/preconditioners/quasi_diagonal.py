@@ -53,6 +53,27 @@ class QuasiDiagonal(Preconditioner):
                 normals[block.bias] = _shear(block, bias, mean, weight)
         return normals
 
+    def displacement(self, metric, slopes, rate, normals, noise_scale):
+        """Drift and noise of the weights first, so that they are sheared once, together."""
+        moves = [-rate * g for g in slopes]
+        if normals is not None:
+            moves = [m + noise_scale * ξ for m, ξ in zip(moves, normals, strict=True)]
+        for block, (schur, *pairing) in zip(self.layout.blocks, metric, strict=True):
+            slope = slopes[block.kernel]
+            if block.bias is not None:
+                mean, bias_moment = pairing
+                bias_slope = slopes[block.bias]
+                slope = slope - mean * ops.reshape(bias_slope, block.bias_shape)
+            weight = _move(schur, slope, rate, normals, block.kernel, noise_scale)
+            moves[block.kernel] = weight
+            if block.bias is not None:
+                bias = _move(bias_moment, bias_slope, rate, normals, block.bias, noise_scale)
+                moves[block.bias] = _shear(block, bias, mean, weight)
+        return moves
+
+    def squared_length(self, metric, vectors):
+        return sum(ops.sum(v * v) for v in self.whiten(metric, vectors))
+
     def whiten(self, metric, vectors):
         vectors = list(vectors)
         for block, (schur, *pairing) in zip(self.layout.blocks, metric, strict=True):
@@ -121,6 +142,14 @@ def with_added(block, moments, added):
     kept = ops.reshape(bias_moment / total, block.bias_shape)
     schur = schur + mean * mean * extra * kept
     return ops.maximum(schur, SMALLEST), mean * kept, total
+
+
+def _move(moment, slope, rate, normals, position, noise_scale):
+    """−η g/M + s ξ/√M for entries on the diagonal."""
+    if normals is None:
+        return -rate * slope / moment
+    root = ops.rsqrt(moment)
+    return (noise_scale * normals[position] - rate * slope * root) * root
 
 
 def _shear(block, bias, mean, weight):

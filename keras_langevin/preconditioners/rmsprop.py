@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_langevin.arguments import positive_number
+from keras_langevin.arguments import boolean, positive_number
 from keras_langevin.preconditioners.preconditioner import AveragingPreconditioner
 from keras_langevin.statistics.block import BIAS_SECOND_MOMENT, SECOND_MOMENT
 
@@ -27,10 +27,10 @@ class RMSProp(AveragingPreconditioner):
     """
 
     def __init__(self, epsilon=1e-8, correction=False, **kwargs):
-        kwargs.setdefault("lagged", not correction)
+        self.correction = boolean("correction", correction)
+        kwargs.setdefault("lagged", not self.correction)
         super().__init__(**kwargs)
         self.epsilon = positive_number("epsilon", epsilon)
-        self.correction = bool(correction)
         if self.correction and self.lagged:
             raise ValueError(
                 "`correction=True` needs `lagged=False`: a metric from before this minibatch "
@@ -54,7 +54,9 @@ class RMSProp(AveragingPreconditioner):
         # minibatch sets one scale for each variable.
         first = ops.convert_to_tensor(self.count) == 0
         squares = [ops.square(g) for g in gradients]
-        squares = [ops.where(first, ops.mean(s), s) for s in squares]
+        flat = [ops.reshape(g, (-1,)) for g in gradients]
+        means = [ops.vdot(g, g) / g.shape[0] for g in flat]
+        squares = [ops.where(first, m, s) for m, s in zip(means, squares, strict=True)]
         return [(1 - rate) * v + rate * s for v, s in zip(self.states, squares, strict=True)]
 
     def metric(self, states):
@@ -65,6 +67,15 @@ class RMSProp(AveragingPreconditioner):
 
     def sample(self, metric, normals):
         return [x * ops.sqrt(ops.rsqrt(v)) for v, x in zip(metric, normals, strict=True)]
+
+    def displacement(self, metric, slopes, rate, normals, noise_scale):
+        if normals is None:
+            return super().displacement(metric, slopes, rate, normals, noise_scale)
+        moves = []
+        for v, g, ξ in zip(metric, slopes, normals, strict=True):
+            inverse = ops.rsqrt(v)
+            moves.append(noise_scale * ops.sqrt(inverse) * ξ - rate * inverse * g)
+        return moves
 
     def whiten(self, metric, vectors):
         return self.sample(metric, vectors)

@@ -17,13 +17,14 @@ from keras_langevin.predictive.bernoulli import Bernoulli
 from keras_langevin.predictive.categorical import Categorical
 from keras_langevin.predictive.fisher_scores import scores
 from keras_langevin.predictive.gaussian import Gaussian, HeteroscedasticGaussian
-from keras_langevin.predictive.output import resolve_families
+from keras_langevin.predictive.output import checked_meaning, resolve_families
 
 __all__ = [
     "Bernoulli",
     "Categorical",
     "Gaussian",
     "HeteroscedasticGaussian",
+    "checked_meaning",
     "resolve_families",
     "scores",
 ]

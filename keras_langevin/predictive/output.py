@@ -34,6 +34,7 @@ def resolve_families(model, output=None, noise_stddev=None):
     Raises:
         ValueError: When a family is not known, or said in two ways that differ.
     """
+    output, noise_stddev = checked_meaning(output, noise_stddev)
     loss = compile_argument(model, "loss")
     structure = _structure(model, output if output is not None else loss)
     count = len(keras.tree.flatten(structure))
@@ -50,6 +51,14 @@ def resolve_families(model, output=None, noise_stddev=None):
         )
     ]
     return keras.tree.pack_sequence_as(structure, families)
+
+
+def checked_meaning(output, noise_stddev):
+    """`output` and `noise_stddev`, or structures of them, as far as no model is needed for it."""
+    return (
+        _checked_leaves("output", output, _checked_output),
+        _checked_leaves("noise_stddev", noise_stddev, _checked_stddev),
+    )
 
 
 def one_per_output(model, name, value):
@@ -94,6 +103,30 @@ def _spread(value, name, structure, model):
     return flat
 
 
+def _checked_leaves(name, value, checked):
+    if not keras.tree.flatten(value):
+        raise ValueError(
+            f"`{name}` must have the structure of the model's outputs. Received: "
+            f"{name}={value!r}, which is empty."
+        )
+    return keras.tree.map_structure(lambda one: None if one is None else checked(one), value)
+
+
+def _checked_output(output):
+    if not isinstance(output, str) or output not in CHOICES:
+        raise ValueError(
+            f"`output` must be one of:\n{_choices()}\nReceived: "
+            f"output={arguments.shorten(output)}."
+        )
+    return output
+
+
+def _checked_stddev(noise_stddev):
+    if isinstance(noise_stddev, str) and noise_stddev == "mse":
+        return noise_stddev
+    return arguments.width("noise_stddev", noise_stddev)
+
+
 def _resolve(output, noise_stddev, loss, loss_weight, tensor):
     by_loss = None if loss is None else _family_of_loss(loss, tensor)
     if by_loss is not None and by_loss.noise_stddev == "mse" and loss_weight not in (None, 1):
@@ -118,8 +151,7 @@ def _resolve(output, noise_stddev, loss, loss_weight, tensor):
 
 
 def _family_by_name(output, noise_stddev, by_loss):
-    if output not in CHOICES:
-        raise ValueError(f"`output` must be one of:\n{_choices()}\nReceived: output={output!r}.")
+    _checked_output(output)
     if output != "mean":
         if noise_stddev is not None:
             raise ValueError(
@@ -136,9 +168,7 @@ def _family_by_name(output, noise_stddev, by_loss):
             'the units of y, or "mse" for the variance d / 2 that a mean squared error of d '
             "outputs stands for. Received: noise_stddev=None."
         )
-    if noise_stddev != "mse":
-        noise_stddev = arguments.positive_number("noise_stddev", noise_stddev)
-    return Gaussian(noise_stddev)
+    return Gaussian(_checked_stddev(noise_stddev))
 
 
 def _family_of_loss(loss, tensor):

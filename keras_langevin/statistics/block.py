@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import keras
 
+from keras_langevin.arguments import function, instance, one_of, shorten
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Block:
@@ -37,6 +39,21 @@ class Block:
     shift_shape: tuple | None = None
     per_example: Callable | None = None
 
+    def __post_init__(self):
+        instance("kernel", self.kernel, keras.Variable, "a `keras.Variable`")
+        function("op", self.op)
+        if self.bias is not None:
+            instance("bias", self.bias, keras.Variable, "a `keras.Variable`, or None")
+        if self.per_example is not None:
+            function("per_example", self.per_example)
+        for name in ("bias_shape", "bias_axes", "shift_shape"):
+            value = getattr(self, name)
+            is_tuple = isinstance(value, tuple) and all(isinstance(n, int) for n in value)
+            if not is_tuple and (value is not None or name == "bias_axes"):
+                raise ValueError(
+                    f"`{name}` must be a tuple of integers. Received: {name}={shorten(value)}"
+                )
+
 
 # Kinds of statistics. δ is the derivative of one example's loss by z; averages are over
 # examples, those of the inputs over positions too. The last four do not add over replicas or
@@ -52,6 +69,18 @@ LOSS_SCALE = "loss_scale"  # what the loss was multiplied by
 LABEL_DRAW = "label_draw"  # how many times labels were drawn from the model
 LOSS = "loss"  # the loss itself, regularisers included
 
+STATISTICS = (
+    SECOND_MOMENT,
+    CROSS_MOMENT,
+    BIAS_SECOND_MOMENT,
+    INPUT_MEAN,
+    INPUT_SECOND_MOMENT,
+    SHIFT,
+    UNIT_SCALE,
+    LOSS_SCALE,
+    LABEL_DRAW,
+    LOSS,
+)
 KINDS = {
     "diagonal": (SECOND_MOMENT, BIAS_SECOND_MOMENT),
     "quasi_diagonal": (SECOND_MOMENT, BIAS_SECOND_MOMENT, CROSS_MOMENT, SHIFT),
@@ -66,6 +95,11 @@ class Statistic:
 
     kind: str
     block: Block | None
+
+    def __post_init__(self):
+        one_of("kind", self.kind, STATISTICS)
+        if self.block is not None:
+            instance("block", self.block, Block, "a `kl.statistics.Block`, or None")
 
     @property
     def is_intensive(self) -> bool:

@@ -15,7 +15,7 @@ from keras_langevin import keras_internals
 from keras_langevin.statistics.block import INPUT_MEAN, SHIFT
 from keras_langevin.statistics.measure import measure, measure_inputs
 
-LEAST_EXAMPLES = 100  # measured of a batch, where it has them, when no stride is given
+LEAST_EXAMPLES = 32  # measured of a batch, where it has them, when no stride is given
 
 
 class Probe:
@@ -104,7 +104,7 @@ class Probe:
     def _shift(self, shift, features):
         if shift is None or not self.shifts_by_own_mean:
             return shift
-        mean = ops.mean(ops.reshape(features, (-1, shift.shape[1])), axis=0)
+        mean = ops.mean(ops.reshape(ops.cast(features, "float32"), (-1, shift.shape[1])), axis=0)
         return ops.stack([mean, mean])
 
     def _thinned(self, inputs, deltas):

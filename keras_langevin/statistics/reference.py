@@ -12,10 +12,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_langevin import keras_internals
+from keras_langevin import arguments, keras_internals
 from keras_langevin.statistics.block import BIAS_SECOND_MOMENT, CROSS_MOMENT, SECOND_MOMENT
 from keras_langevin.statistics.registry import find_rule
 from keras_langevin.statistics.track import untracked
+from keras_langevin.training_data import check_fit, num_examples, training_data
+
+__all__ = ["per_example_statistics"]
 
 
 def per_example_statistics(model, x, y, sample_weight=None, spatial="independent"):
@@ -27,7 +30,7 @@ def per_example_statistics(model, x, y, sample_weight=None, spatial="independent
 
     Args:
         model: A compiled model. Tracked or not makes no difference.
-        x, y, sample_weight: Arrays; the first axis counts examples.
+        x, y, sample_weight: Arrays or nested arrays; the first axis counts examples.
         spatial: `"exact"` takes the moments of an example's whole gradient. `"independent"`
             splits it into what every entry z_e of a layer's output adds, δ_e dz_e/dθ, and
             sums the moments of these.
@@ -36,7 +39,15 @@ def per_example_statistics(model, x, y, sample_weight=None, spatial="independent
         A dict from the path of a kernel to a dict from kind of statistic to array, float64:
         `second_moment` E[g²] and, where the rule pairs the kernel with a bias, `cross_moment`
         E[g g_bias] and `bias_second_moment` E[g_bias²].
+
+    Raises:
+        ValueError: If the data do not fit the model, or weights have regularizers.
     """
+    arguments.built_model("model", model)
+    arguments.one_of("spatial", spatial, ("independent", "exact"))
+    data = training_data(x, y, sample_weight)
+    check_fit(model, data)
+    count = num_examples(data)
     if any(v.regularizer is not None for v in model.trainable_variables):
         raise ValueError(
             "The reference needs weights without regularizers: their gradient is not that of "
@@ -45,13 +56,14 @@ def per_example_statistics(model, x, y, sample_weight=None, spatial="independent
     with untracked(model):
         differentiated = _Differentiated(model)
         sums = {}
-        for n in range(len(x)):
-            arrays = (x, y) if sample_weight is None else (x, y, sample_weight)
-            example = [ops.convert_to_tensor(a[n : n + 1]) for a in arrays]
+        for n in range(count):
+            example = keras.tree.map_structure(
+                lambda a, n=n: None if a is None else ops.convert_to_tensor(a[n : n + 1]), data
+            )
             for block, pairs in differentiated.contributions(example, spatial):
                 _add_moments(sums.setdefault(block.kernel.path, {}), block, pairs)
     return {
-        path: {kind: total / len(x) for kind, total in moments.items()}
+        path: {kind: total / count for kind, total in moments.items()}
         for path, moments in sums.items()
     }
 
@@ -149,7 +161,7 @@ class _Differentiated:
             return self._model_loss(example)
 
     def _model_loss(self, example):
-        x, y, sample_weight = (*example, None)[:3]
+        x, y, sample_weight = example
         y_pred = self.model(x, training=True)
         return self.model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight)
 

@@ -2,6 +2,10 @@
 
 import contextlib
 
+import keras
+
+from keras_langevin.arguments import boolean, instance, shorten
+
 _RULES = {}
 
 
@@ -57,11 +61,25 @@ def register_rule(layer_class, replace=False):
     Args:
         layer_class: A `keras.layers.Layer` subclass, or a tuple of them.
         replace: Registering a class twice is an error unless this is True.
+
+    Raises:
+        ValueError: If a class is none of layers, or the decorated one no `LayerRule`.
     """
+    classes = layer_class if isinstance(layer_class, tuple) else (layer_class,)
+    if not classes or not all(_is_class(cls, keras.layers.Layer) for cls in classes):
+        raise ValueError(
+            "`layer_class` must be a subclass of `keras.layers.Layer`, or a tuple of them. "
+            f"Received: layer_class={shorten(layer_class)}"
+        )
+    boolean("replace", replace)
 
     def register(rule_class):
+        if not _is_class(rule_class, LayerRule):
+            raise ValueError(
+                "A rule must be a subclass of `kl.statistics.LayerRule`. Received: rule_class="
+                f"{shorten(rule_class)}"
+            )
         rule = rule_class()
-        classes = layer_class if isinstance(layer_class, tuple) else (layer_class,)
         for cls in classes:
             if cls in _RULES and not replace:
                 raise ValueError(
@@ -76,8 +94,13 @@ def register_rule(layer_class, replace=False):
     return register
 
 
+def _is_class(value, parent):
+    return isinstance(value, type) and issubclass(value, parent)
+
+
 def find_rule(layer):
     """The rule of the layer's class or of its nearest parent that has one, or None."""
+    instance("layer", layer, keras.layers.Layer, "a `keras.layers.Layer`")
     for cls in type(layer).__mro__:
         if cls in _RULES:
             return _RULES[cls]

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_langevin import keras_internals
+from keras_langevin import arguments, keras_internals
 from keras_langevin.statistics.block import LOSS, LOSS_SCALE, Statistic, statistics_of
 from keras_langevin.statistics.model_labels import ModelLabels, families_of
 from keras_langevin.statistics.probe import Probe
@@ -51,15 +51,15 @@ def track_statistics(model, optimizer, spatial=None):
     quantized are named in a warning; their variables use the Euclidean metric of
     scale 1, as in `kl.SGLD`. See `kl.statistics.register_rule`.
     """
+    arguments.model("model", model)
+    words = "a Keras optimizer, such as `model.optimizer`"
+    arguments.instance("optimizer", optimizer, keras.optimizers.Optimizer, words)
     inner = keras_internals.inner_optimizer(optimizer)
     wanted = getattr(inner, "statistics", None)
     stride = getattr(inner, "statistics_stride", 1)
     draws_labels = getattr(inner, "fisher", "empirical") == "model"
     label_seed = getattr(inner, "seed", 0) if draws_labels else None
-    if spatial is not None and spatial not in _SPATIAL:
-        raise ValueError(
-            f"`spatial` must be one of {_SPATIAL} or None. Received: spatial={spatial!r}"
-        )
+    arguments.one_of("spatial", spatial, (*_SPATIAL, None))
     if not model.built:
         raise ValueError(
             "Statistics can be tracked only in a built model. Received: a model named "
@@ -98,7 +98,7 @@ def track_statistics(model, optimizer, spatial=None):
 def untrack_statistics(model):
     """Removes the probes and their weights; returns the model. The optimizer that used them
     is built again when the model is tracked or trained again."""
-    tracking = _tracking(model)
+    tracking = _tracking(arguments.model("model", model))
     if tracking:
         tracking.remove()
         del model.__dict__["keras_langevin_tracking"]
@@ -108,12 +108,17 @@ def untrack_statistics(model):
 
 
 def is_tracked(model) -> bool:
-    return _tracking(model) is not None
+    return _tracking(arguments.model("model", model)) is not None
+
+
+def untracked(model):
+    """A context inside which a tracked model is the user's own: no probes, no statistics among
+    its weights."""
+    return _untracked(arguments.model("model", model))
 
 
 @contextlib.contextmanager
-def untracked(model):
-    """Inside, a tracked model is the user's own: no probes, no statistics among its weights."""
+def _untracked(model):
     tracking = _tracking(model)
     with tracking.hidden() if tracking else contextlib.nullcontext():
         yield model

@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,8 +46,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
             os.close(folder)
 
 
-def write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> str:
+def write_arrays(path: Path, arrays: Iterable[np.ndarray]) -> str:
     """Writes an uncompressed `.npz` that `numpy.load` reads with `allow_pickle=False`.
+
+    Each is written before the next one is asked for: a generator need not hold them all.
 
     The arrays are named `"00000"`, `"00001"` ... bfloat16 and the float8 types, which NumPy's
     format does not know, are written as their bits: `uint16` for bfloat16.
@@ -59,7 +61,10 @@ def write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> str:
 
     def write(file):
         nonlocal digest
-        np.savez(file, **{f"{i:05d}": _plain(array) for i, array in enumerate(arrays)})
+        with zipfile.ZipFile(file, "w") as archive:
+            for i, array in enumerate(arrays):
+                with archive.open(f"{i:05d}.npy", "w", force_zip64=True) as member:
+                    _write_array(member, np.asarray(_plain(array), order="C"))
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -141,6 +146,13 @@ def _read_array(archive, name, dtype, shape):
         data = member.read(math.prod(found_shape) * found_dtype.itemsize)
     array = np.frombuffer(data, found_dtype).reshape(found_shape, order="FC"[not is_fortran])
     return array.astype(native).view(dtype)
+
+
+def _write_array(member, array):
+    # `np.lib.format.write_array` would copy 16 MB at a time.
+    header = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(member, header)
+    member.write(array.data)
 
 
 def _read_header(member):

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 from pathlib import Path
 
+from keras_langevin.arguments import shorten
 from keras_langevin.storage.array_file import write_atomically
 
 FORMAT_VERSION = 2
@@ -28,8 +29,8 @@ def json_bytes(kind: str, content: dict) -> bytes:
         "keras_version": _version_of("keras"),
         **content,
     }
-    document["checksum"] = _checksum(document)
-    return json.dumps(document, indent=1, allow_nan=False).encode()
+    text = _canonical(document)  # once, in C: a store writes all of its manifest with each sample
+    return f'{text[:-1]}, "checksum": "{_checksum(text)}"}}'.encode()
 
 
 def read_json(path: Path, kind: str, keys: dict[str, type | tuple]) -> dict:
@@ -51,7 +52,7 @@ def parse_json(path: Path, data: bytes, kind: str, keys: dict[str, type | tuple]
     """As `read_json`, from the bytes of the file."""
     try:
         document = json.loads(data, parse_constant=_refuse_constant)
-        checksum = _checksum(document) if isinstance(document, dict) else None
+        checksum = _checksum(_canonical(document)) if isinstance(document, dict) else None
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"it is not JSON ({error})") from None
     if checksum is None or document.get("format") != f"keras_langevin.{kind}":
@@ -82,15 +83,14 @@ def damaged(path: Path, what: str) -> ValueError:
     )
 
 
-def shorten(value: object) -> str:
-    """`repr`, cut for an error message."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _checksum(document):
+def _canonical(document):
+    """The text that the checksum is of."""
     rest = {key: value for key, value in document.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return json.dumps(rest, sort_keys=True, allow_nan=False)
+
+
+def _checksum(text):
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _refuse_constant(name):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from keras_langevin.storage.json_file import shorten
+from keras_langevin.arguments import array, boolean, integer, number, shorten
 
 
 class Sample(Mapping):
@@ -19,13 +17,13 @@ class Sample(Mapping):
     `BatchNormalization`), so that a sample gives back the whole predictor.
 
     Args:
-        weights: Mapping from weight name to an array of that weight's shape. The arrays are
-            copied to NumPy.
+        weights: Mapping from weight name to an array of that weight's shape.
         step: Optimizer updates made when the sample was drawn, or `None` when not known.
         learning_rate: Learning rate of that moment (for the gradient of the mean loss).
         temperature: Temperature of the posterior, `None` for an optimizer that has none.
         chain: Number of the chain the sample belongs to.
         position: Epoch or step on the schedule of the `PosteriorSampler`, `None` without one.
+        copy: Whether to copy the arrays. False is for NumPy arrays that nobody changes any more.
 
     Raises:
         ValueError: If there are no weights, a name is not a string, an array is not numeric,
@@ -51,13 +49,16 @@ class Sample(Mapping):
         temperature: float | None = None,
         chain: int = 0,
         position: int | None = None,
+        *,
+        copy: bool = True,
     ):
         if not isinstance(weights, Mapping) or not weights:
             raise ValueError(
                 "`weights` must be a mapping from weight name to array with at least one weight. "
                 f"Received: weights={shorten(weights)}."
             )
-        self._weights = {_checked_name(name): _copied(name, a) for name, a in weights.items()}
+        copy = boolean("copy", copy)
+        self._weights = {_checked_name(n): _checked_array(n, a, copy) for n, a in weights.items()}
         self._facts = checked_facts(step, learning_rate, temperature, chain, position)
 
     @property
@@ -120,8 +121,8 @@ def checked_facts(step, learning_rate, temperature, chain, position) -> dict:
     """
     return {
         "step": None if step is None else _count("step", step),
-        "learning_rate": _finite("learning_rate", learning_rate),
-        "temperature": _finite("temperature", temperature),
+        "learning_rate": None if learning_rate is None else number("learning_rate", learning_rate),
+        "temperature": None if temperature is None else number("temperature", temperature),
         "chain": _count("chain", chain),
         "position": None if position is None else _count("position", position),
     }
@@ -133,37 +134,12 @@ def _checked_name(name):
     return name
 
 
-def _copied(name, value):
-    array = np.array(value)  # a copy: a view would follow the weights through training
-    is_number = array.dtype.kind in "biufc" or array.dtype.isbuiltin == 2  # 2: bfloat16 and kin
-    if not is_number:
-        raise ValueError(
-            f"Weights must be arrays of numbers. Received: dtype={array.dtype} for weight '{name}'."
-        )
-    # ">f4" to "<f4" on the usual machine: files then hold one byte order.
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+def _checked_array(name, value, copy):
+    found = array(f"weights[{name!r}]", value, "biufc")
+    # Copied, since a view would follow the weights through training; and ">f4" made "<f4" on the
+    # usual machine: files then hold one byte order.
+    return found.astype(found.dtype.newbyteorder("="), order="K", copy=copy)
 
 
 def _count(argument, value):
-    try:
-        if isinstance(value, bool) or operator.index(value) < 0:
-            raise TypeError
-    except TypeError:
-        raise ValueError(
-            f"`{argument}` must be an integer >= 0. Received: {argument}={shorten(value)}."
-        ) from None
-    return operator.index(value)
-
-
-def _finite(argument, value):
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if isinstance(value, bool) or not math.isfinite(number):
-        raise ValueError(
-            f"`{argument}` must be a finite number or None. Received: {argument}={shorten(value)}."
-        )
-    return number
+    return integer(argument, value, below=2**63)

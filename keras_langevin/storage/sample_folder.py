@@ -123,7 +123,7 @@ class SampleFolder:
             raise self._corrupt(entry, f"it cannot be read ({error})") from error
         named = {w["name"]: array for w, array in zip(self.weights, arrays, strict=True)}
         facts = {key: value for key, value in entry.items() if key not in ("file", "sha256")}
-        return Sample(named, **facts)
+        return Sample(named, **facts, copy=False)
 
     def __getstate__(self):
         return {**self.__dict__, "_lock": None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_langevin import arguments
 from keras_langevin.storage.errors import CorruptSampleError, StorageError, WriteConflictError
 from keras_langevin.storage.sample import Sample
 from keras_langevin.storage.sample_folder import SampleFolder, listed
@@ -61,7 +63,10 @@ class SampleStore:
     """
 
     def __init__(self, directory: str | os.PathLike | None = None):
-        self._shelf = _Memory() if directory is None else SampleFolder.create(Path(directory))
+        if directory is None:
+            self._shelf = _Memory()
+        else:
+            self._shelf = SampleFolder.create(Path(arguments.path("directory", directory)))
 
     @classmethod
     def load(cls, path: str | os.PathLike, on_corrupt: str = "raise") -> SampleStore:
@@ -82,13 +87,9 @@ class SampleStore:
             ValueError: If the manifest is missing, damaged, or of another format version.
             OSError: If the manifest cannot be read.
         """
-        if on_corrupt not in ("raise", "skip", "drop"):
-            raise ValueError(
-                '`on_corrupt` must be "raise", "skip" or "drop". '
-                f"Received: on_corrupt={on_corrupt!r}."
-            )
+        arguments.one_of("on_corrupt", on_corrupt, ("raise", "skip", "drop"))
         store = cls()
-        store._shelf = SampleFolder.open(Path(path), on_corrupt)
+        store._shelf = SampleFolder.open(Path(arguments.path("path", path)), on_corrupt)
         return store
 
     @property
@@ -182,18 +183,19 @@ class SampleStore:
             keep: Indices of the samples to keep. Defaults to every other one, from the second.
             schedule: A new value of `schedule` (a dict of numbers and strings), written in the
                 same moment.
+
+        Raises:
+            ValueError: If an index is that of no sample, or `schedule` is no such dict.
         """
-        keep = set(range(1, len(self), 2) if keep is None else keep)
-        outside = sorted(keep - set(range(len(self))))
-        if outside:
-            raise ValueError(
-                f"`keep` must hold indices from 0 to {len(self) - 1}. Received: {outside}."
-            )
+        keep = _checked_indices(range(1, len(self), 2) if keep is None else keep, len(self))
+        if schedule is not None:
+            _check_schedule(schedule)
         entries = [entry for i, entry in enumerate(self._shelf.entries) if i in keep]
         self._shelf.keep(entries, schedule)
 
     def set_schedule(self, schedule: dict) -> None:
         """Writes down how the store is filled (a dict of numbers and strings)."""
+        _check_schedule(schedule)
         self._shelf.keep(self._shelf.entries, schedule)
 
     def set_optimizer(self, name: str) -> None:
@@ -203,7 +205,9 @@ class SampleStore:
             ValueError: If there are samples of another one.
         """
         if not isinstance(name, str) or not name:
-            raise ValueError(f"`name` must be the name of a class. Received: name={name!r}.")
+            raise ValueError(
+                f"`name` must be the name of a class. Received: name={arguments.shorten(name)}."
+            )
         if len(self) and self.optimizer not in (None, name):
             raise ValueError(
                 "The samples of a store must be of one optimizer. "
@@ -227,6 +231,29 @@ class SampleStore:
     def __repr__(self) -> str:
         place = "memory" if self.directory is None else f"'{self.directory}'"
         return f"<SampleStore of {len(self)} samples in {place}>"
+
+
+def _checked_indices(keep, length):
+    found = set()
+    for index in arguments.iterator("keep", keep, "indices of samples"):
+        if not length or arguments.integer("keep", index) >= length:
+            raise ValueError(
+                f"`keep` must hold indices from 0 to {length - 1}. Received: "
+                f"keep={arguments.shorten(index)}."
+            )
+        found.add(int(index))
+    return found
+
+
+def _check_schedule(schedule):
+    arguments.instance("schedule", schedule, Mapping, "a dict of numbers and strings")
+    for key, value in schedule.items():
+        is_number = isinstance(value, (int, float)) and abs(value) < math.inf
+        if not isinstance(key, str) or not (value is None or isinstance(value, str) or is_number):
+            raise ValueError(
+                "`schedule` must be a dict of numbers and strings. Received: "
+                f"schedule={arguments.shorten(schedule)}"
+            )
 
 
 class _Memory:

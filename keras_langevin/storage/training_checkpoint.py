@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_langevin.keras_internals import inner_optimizer
@@ -55,21 +54,24 @@ class TrainingCheckpoint:
             self._save(model, epochs_seen, steps_seen)
 
     def _save(self, model, epochs_seen, steps_seen):
-        arrays = []
         content = {
             "counters": {"epochs_seen": epochs_seen, "steps_seen": steps_seen},
             "seed": getattr(inner_optimizer(model.optimizer), "seed", None),
         }
-        for part, variables in _parts(model).items():
-            values = [np.array(ops.convert_to_numpy(v)) for v in variables]
-            rows = zip(variables, values, strict=True)
-            content[part] = [[v.path, list(a.shape), a.dtype.name] for v, a in rows]
-            arrays += values
         generators = random_state()
         content["random_state"] = [a.dtype.name for a in generators]
-        arrays += generators
+
+        def arrays():
+            for part, variables in _parts(model).items():
+                rows = content[part] = []
+                for variable in variables:
+                    array = ops.convert_to_numpy(variable)
+                    rows.append([variable.path, list(array.shape), array.dtype.name])
+                    yield array
+            yield from generators
+
         file = f"checkpoint-{epochs_seen:06d}.npz"
-        content |= {"file": file, "sha256": write_arrays(self._folder / file, arrays)}
+        content |= {"file": file, "sha256": write_arrays(self._folder / file, arrays())}
         write_json(self._path, KIND, content)
         for other in self._folder.glob("checkpoint-*.npz"):
             if other.name != file:

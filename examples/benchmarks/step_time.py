@@ -1,0 +1,236 @@
+"""Time of a training step inside `fit`, as a ratio to the plain optimizer and to peers.
+
+    KERAS_BACKEND=jax python examples/benchmarks/step_time.py
+
+The 784-400-400-10 network on random images, float32. All methods of one table run in one process,
+an epoch each in turns, and the ratio is that of the medians; absolute times depend on the machine
+and on what else it does. Peers are measured where they are installed (`pip install blackjax` on
+JAX, `pip install posteriors` on torch): one compiled step a batch, over batches that are cut
+beforehand, which `fit` has to do itself. The rows go to
+`examples/results/benchmark_step_time.jsonl`, and the tables of all backends to the page beside it.
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parent))
+
+import timing
+from results_file import Results
+
+import keras_langevin as kl
+
+BACKEND = keras.backend.backend()
+RESULTS = Path(__file__).parents[1] / "results"
+RATE = 1e-4
+
+# Name, how it is made from N, what it is compared with, the target for batches of 500 and of 100.
+METHODS = [
+    ("Keras SGD", lambda n: keras.optimizers.SGD(RATE), None, {}),
+    ("Keras Adam", lambda n: keras.optimizers.Adam(RATE), None, {}),
+    ("SGLD", lambda n: kl.SGLD(RATE, num_data=n), "Keras SGD", {500: 1.10, 100: 1.25}),
+    (
+        "SGLD, exact_noise=True",
+        lambda n: kl.SGLD(RATE, num_data=n, exact_noise=True),
+        "Keras SGD",
+        {},
+    ),
+    (
+        "RMSPropLangevin",
+        lambda n: kl.RMSPropLangevin(RATE, num_data=n),
+        "Keras Adam",
+        {500: 1.10},
+    ),
+    (
+        "DOPLangevin, statistics_stride=1",
+        lambda n: kl.DOPLangevin(RATE, num_data=n, statistics_stride=1),
+        "Keras SGD",
+        {500: 1.6},
+    ),
+    (
+        "QDOPLangevin, statistics_stride=1",
+        lambda n: kl.QDOPLangevin(RATE, num_data=n, statistics_stride=1),
+        "Keras SGD",
+        {500: 2.0},
+    ),
+    ("QDOPLangevin", lambda n: kl.QDOPLangevin(RATE, num_data=n), "Keras SGD", {500: 1.25}),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[500, 100])
+    parser.add_argument("--steps", type=int, default=60, help="steps an epoch")
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="under a minute, nothing is written")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.batch_sizes, arguments.steps, arguments.turns = [100], 10, 2
+    rows = []
+    for batch_size in arguments.batch_sizes:
+        rows += measured(batch_size, arguments.steps, arguments.turns)
+    print(timing.table(rows))
+    if not arguments.quick:
+        results = Results(RESULTS / "benchmark_step_time.jsonl")
+        for row in rows:
+            results.add({**row, "machine": timing.versions()})
+        (RESULTS / "benchmark_step_time.md").write_text(page(results.rows), "utf-8")
+
+
+def measured(batch_size, steps, turns):
+    rng = np.random.default_rng(0)
+    x = rng.random((batch_size * steps, 784), dtype="float32")
+    y = rng.integers(0, 10, len(x))
+    epochs = {name: epoch_of(make(len(x)), x, y, batch_size) for name, make, *_ in METHODS}
+    against = {name: (rival, targets.get(batch_size)) for name, _, rival, targets in METHODS}
+    for name, make, rival_target in PEERS.get(BACKEND, []):
+        if importlib.util.find_spec(name.split()[0]):
+            epochs[name] = make(x, y, batch_size)
+            against[name] = None, None
+            against[f"SGLD / {name}"] = rival_target
+    seconds = timing.interleaved(epochs, turns)
+    milliseconds = {name: 1e3 * float(np.median(s)) / steps for name, s in seconds.items()}
+    for name in [n for n in against if " / " in n]:
+        milliseconds[name] = milliseconds["SGLD"]
+    return [
+        {
+            "backend": BACKEND,
+            "batch": batch_size,
+            "method": name.split(" / ")[0],
+            "ms a step": milliseconds[name],
+            "against": rival,
+            "ratio": milliseconds[name] / milliseconds[rival] if rival else None,
+            "target": target,
+        }
+        for name, (rival, target) in against.items()
+    ]
+
+
+def network():
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((784,)),
+            layers.Dense(400, "relu"),
+            layers.Dense(400, "relu"),
+            layers.Dense(10),
+        ]
+    )
+
+
+def epoch_of(optimizer, x, y, batch_size):
+    model = network()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, jit_compile=BACKEND != "torch")
+    if getattr(optimizer, "statistics", None):
+        kl.track_statistics(model, optimizer)
+    return lambda: model.fit(x, y, batch_size=batch_size, verbose=0)
+
+
+# ------------------------------------------------------------------------------------- peers
+
+
+def blackjax_epoch(x, y, batch_size):
+    """`blackjax.sgld` on the same network and prior, one jitted step a batch."""
+    import blackjax
+    import jax
+
+    model = network()
+    weights = [v.value for v in model.trainable_variables]
+    scale = len(x)
+
+    def log_likelihood(weights, batch):
+        logits, _ = model.stateless_call(weights, [], batch[0])
+        one = jax.nn.log_softmax(logits)[jax.numpy.arange(len(batch[1])), batch[1]]
+        return scale * one.mean()
+
+    def log_posterior(weights, batch):
+        return log_likelihood(weights, batch) - 0.5 * sum((w**2).sum() for w in weights)
+
+    kernel = blackjax.sgld(jax.grad(log_posterior))
+    step = jax.jit(kernel.step, donate_argnums=1)
+    batches = [
+        (jax.numpy.asarray(x[i : i + batch_size]), jax.numpy.asarray(y[i : i + batch_size]))
+        for i in range(0, len(x), batch_size)
+    ]
+    state = {"weights": weights, "key": jax.random.key(0)}
+
+    def epoch():
+        for batch in batches:
+            state["key"], key = jax.random.split(state["key"])
+            state["weights"] = step(key, state["weights"], batch, RATE / scale)
+        jax.block_until_ready(state["weights"])
+
+    return epoch
+
+
+def posteriors_epoch(x, y, batch_size):
+    """`posteriors.sgmcmc.sgld` on the same network and prior."""
+    import posteriors
+    import torch
+
+    model = torch.nn.Sequential(
+        torch.nn.Linear(784, 400),
+        torch.nn.ReLU(),
+        torch.nn.Linear(400, 400),
+        torch.nn.ReLU(),
+        torch.nn.Linear(400, 10),
+    )
+    scale = len(x)
+
+    def log_posterior(weights, batch):
+        logits = torch.func.functional_call(model, weights, batch[0])
+        likelihood = -scale * torch.nn.functional.cross_entropy(logits, batch[1])
+        return likelihood - 0.5 * sum((w**2).sum() for w in weights.values()), logits
+
+    transform = posteriors.sgmcmc.sgld.build(log_posterior, RATE / scale)
+    state = {"chain": transform.init(dict(model.named_parameters()))}
+    batches = [
+        (torch.tensor(x[i : i + batch_size]), torch.tensor(y[i : i + batch_size]))
+        for i in range(0, len(x), batch_size)
+    ]
+
+    def epoch():
+        for batch in batches:
+            state["chain"], _ = transform.update(state["chain"], batch, inplace=True)
+
+    return epoch
+
+
+# From a backend to name, epoch, and what SGLD's time is compared with and its target.
+PEERS = {
+    "jax": [("blackjax SGLD", blackjax_epoch, ("blackjax SGLD", 0.75))],
+    "torch": [("posteriors SGLD", posteriors_epoch, ("posteriors SGLD", 0.9))],
+}
+
+
+def page(rows):
+    newest = {}
+    for row in rows:
+        newest[row["backend"], row["batch"], row["method"], row["against"]] = row
+    machines = {row["backend"]: row["machine"] for row in newest.values()}
+    shown = [{k: v for k, v in row.items() if k != "machine"} for row in newest.values()]
+    return "\n".join(
+        [
+            "# Time of a training step",
+            "",
+            "`KERAS_BACKEND=... python examples/benchmarks/step_time.py`: the 784-400-400-10",
+            "network inside `fit`, medians of turns in one process. Where the ratio is above the",
+            "target, it is missed.",
+            "",
+            timing.table(shown),
+            "",
+            *[f"- {backend}: {machine}" for backend, machine in machines.items()],
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

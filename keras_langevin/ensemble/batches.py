@@ -1,0 +1,63 @@
+"""`predict` in batches that suit many networks at once."""
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+
+class BatchedModel(keras.Model):
+    """A model that takes arrays in batches of `default_batch_size()` where no size is given.
+
+    `predict` of a single batch is a single call where nothing is to be printed (`verbose=0`): it
+    leaves out the data set that Keras makes, which takes 50 ms on TensorFlow.
+    """
+
+    def default_batch_size(self) -> int:
+        """Examples in a batch of arrays."""
+        raise NotImplementedError
+
+    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+        """As `keras.Model.predict`, with `default_batch_size()`."""
+        batch_size = self._batch_size(x, batch_size, steps)
+        if not (verbose or steps or callbacks) and self._is_one_batch(x, batch_size):
+            return self.predict_on_batch(tree.map_structure(_standard_float, x))
+        return super().predict(x, batch_size, verbose, steps, callbacks)
+
+    def evaluate(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        steps=None,
+        callbacks=None,
+        return_dict=False,
+    ):
+        """As `keras.Model.evaluate`, with `default_batch_size()`."""
+        batch_size = self._batch_size(x, batch_size, steps)
+        return super().evaluate(
+            x, y, batch_size, verbose, sample_weight, steps, callbacks, return_dict
+        )
+
+    def _batch_size(self, x, batch_size, steps):
+        """None where the data set has one, or Keras divides by `steps`."""
+        arrays = all(isinstance(a, np.ndarray) or ops.is_tensor(a) for a in tree.flatten(x))
+        return self.default_batch_size() if arrays and batch_size is steps is None else batch_size
+
+    def _is_one_batch(self, x, batch_size):
+        arrays = tree.flatten(x)
+        if not all(isinstance(a, np.ndarray) and a.ndim and a.dtype.kind in "fiub" for a in arrays):
+            return False
+        sizes = {len(array) for array in arrays}
+        return len(sizes) == 1 and 0 < sizes.pop() <= batch_size and not self._is_distributed()
+
+    def _is_distributed(self):
+        replicas = getattr(self, "distribute_strategy", None)  # TensorFlow's
+        if replicas is not None and replicas.num_replicas_in_sync > 1:
+            return True
+        return keras.distribution.distribution() is not None
+
+
+def _standard_float(array):
+    return array.astype(keras.config.floatx(), copy=False) if array.dtype.kind == "f" else array

@@ -1,0 +1,243 @@
+"""Fast ways to predict and to store samples give what the slow ways give."""
+
+import tracemalloc
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from scipy import special
+
+import keras_langevin as kl
+from keras_langevin.ensemble import BayesianEnsembleModel
+from keras_langevin.storage import training_checkpoint
+from keras_langevin.storage.array_file import write_arrays
+from keras_langevin.weights import named_weights
+
+pytestmark = [
+    # np.array(tensor, copy=False) in Keras' own torch backend.
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
+]
+
+RNG = np.random.default_rng(0)
+MEMBERS, EXAMPLES = 4, 75
+X = RNG.normal(size=(EXAMPLES, 6)).astype("float32")
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+
+def two_outputs(width=8):
+    inputs = keras.Input((6,))
+    hidden = layers.BatchNormalization()(layers.Dense(width, activation="tanh")(inputs))
+    return keras.Model(inputs, [layers.Dense(3)(hidden), layers.Dense(1)(hidden)])
+
+
+def draw(model):
+    """Members far apart, with variances > 0."""
+    return [
+        {n: RNG.uniform(0.1, 1, v.shape).astype("float32") for n, v in named_weights(model).items()}
+        for _ in range(MEMBERS)
+    ]
+
+
+def loop(model, samples, x):
+    """The average of the members' means, one member after the other."""
+    logits, means = [], []
+    for sample in samples:
+        for name, variable in named_weights(model).items():
+            variable.assign(sample[name])
+        outputs = [keras.ops.convert_to_numpy(o) for o in model(x, training=False)]
+        logits.append(outputs[0])
+        means.append(outputs[1])
+    return [special.softmax(logits, -1).mean(0), np.mean(means, 0)]
+
+
+def ensemble_of(model, samples, **kwargs):
+    return BayesianEnsembleModel(
+        model, samples, output=["logits", "mean"], noise_stddev=[None, 1.0], **kwargs
+    )
+
+
+def assert_same(predictions, expected):
+    for one, other in zip(predictions, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+# ------------------------------------------------------------------------- prediction
+
+
+@pytest.mark.parametrize("member_batch_size", [1, 3])
+def test_every_batch_size_gives_what_a_loop_over_members_gives(member_batch_size):
+    model = two_outputs()
+    samples = draw(model)
+    expected = loop(model, samples, X)
+    ensemble = ensemble_of(model, samples, member_batch_size=member_batch_size)
+    for batch_size in (None, 32):
+        assert_same(ensemble.predict(X, batch_size, verbose=0), expected)
+    assert_same(ensemble.predict(X.astype("float64"), verbose=0), expected)
+    assert_same(ensemble.predict(X, steps=3, verbose=0), expected)
+    members = ensemble.predict_members(X, verbose=0)
+    assert members[0].shape == (MEMBERS, EXAMPLES, 3)
+    assert_same([m.mean(0) for m in members], expected)
+
+
+def test_a_wrong_member_is_noticed(monkeypatch):
+    model = two_outputs()
+    samples = draw(model)
+    expected = loop(model, samples, X)
+    right = BayesianEnsembleModel._outputs_of
+    monkeypatch.setattr(
+        BayesianEnsembleModel,
+        "_outputs_of",
+        lambda self, inputs, start, size: right(self, inputs, 0, size),
+    )
+    ensemble = ensemble_of(model, samples, member_batch_size=1)
+    with pytest.raises(AssertionError):
+        assert_same(ensemble.predict(X, verbose=0), expected)
+
+
+def test_evaluate_does_not_depend_on_the_batch_size():
+    model = two_outputs()
+    ensemble = ensemble_of(model, draw(model))
+    y = [RNG.integers(0, 3, EXAMPLES), RNG.normal(size=(EXAMPLES, 1)).astype("float32")]
+    losses = [ensemble.evaluate(X, y, batch_size=b, verbose=0) for b in (None, 32)]
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
+
+
+class CountedCalls:
+    """Calls of Keras' own `predict` while it is patched, and the batch sizes it was given."""
+
+    def __init__(self, monkeypatch):
+        own = keras.Model.predict
+        self.batch_sizes = []
+
+        def predict(model, x, batch_size=None, *args, **kwargs):
+            self.batch_sizes.append(batch_size)
+            return own(model, x, batch_size, *args, **kwargs)
+
+        monkeypatch.setattr(keras.Model, "predict", predict)
+
+
+def test_a_single_silent_batch_needs_no_data_set(monkeypatch):
+    model = two_outputs()
+    ensemble = ensemble_of(model, draw(model))
+    calls = CountedCalls(monkeypatch)
+    ensemble.predict(X, verbose=0)
+    ensemble.predict_uncertainty(X, verbose=0)
+    assert calls.batch_sizes == []
+    ensemble.predict(X, verbose=2)
+    ensemble.predict(X, callbacks=[keras.callbacks.Callback()], verbose=0)
+    ensemble.predict(keras.ops.convert_to_tensor(X), verbose=0)
+    assert calls.batch_sizes == [1024] * 3
+    calls.batch_sizes.clear()
+    ensemble.predict(X, 50, verbose=0)
+    ensemble.predict(X, steps=3, verbose=0)
+    assert calls.batch_sizes == [50, None]
+
+
+def test_several_devices_share_the_batches_of_a_data_set(monkeypatch):
+    model = two_outputs()
+    samples = draw(model)
+    ensemble = ensemble_of(model, samples)
+    calls = CountedCalls(monkeypatch)
+    if keras.backend.backend() == "jax":
+        monkeypatch.setattr(keras.distribution, "distribution", lambda: object())
+    elif ON_TENSORFLOW:
+        two = SimpleNamespace(num_replicas_in_sync=2)
+        monkeypatch.setattr(type(ensemble), "distribute_strategy", two)
+        monkeypatch.setattr(keras.Model, "predict", lambda *a: calls.batch_sizes.append(a[2]))
+        monkeypatch.setattr(type(ensemble), "_check", lambda *a: None)
+    else:
+        pytest.skip("torch has one device")
+    ensemble.predict(X, verbose=0)
+    assert calls.batch_sizes == [1024]
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_batches_are_large_where_that_takes_little_memory():
+    def batch_size(model, samples=None, **kwargs):
+        samples = samples or draw(model)
+        return BayesianEnsembleModel(model, samples, "logits", **kwargs).default_batch_size()
+
+    def sequential(*stack):
+        return keras.Sequential(stack)
+
+    narrow = sequential(keras.Input((8,)), layers.Dense(2))
+    assert batch_size(narrow) == 1024
+    wide = sequential(keras.Input((8,)), layers.Dense(2**13), layers.Dense(2))
+    assert batch_size(wide, member_batch_size=1) == 128
+    assert batch_size(wide, member_batch_size=2) == 64
+    assert batch_size(wide, member_batch_size=4) == 32
+    inside = sequential(keras.Input((8,)), wide, layers.Dense(2))
+    assert batch_size(inside, member_batch_size=1) == 128
+    many_outputs = sequential(keras.Input((8,)), layers.Dense(2**13))
+    assert batch_size(many_outputs, member_batch_size=1) == 32  # 4 members' outputs are kept
+    any_length = sequential(keras.Input((None, 8)), layers.Dense(2))
+    assert batch_size(any_length) == 32
+    subclassed = Subclassed()
+    subclassed(X)
+    assert batch_size(subclassed) == 32
+
+
+# ------------------------------------------------------------------------------ memory
+
+
+def wide_model():
+    model = keras.Sequential([keras.Input((500,)), *[layers.Dense(500) for _ in range(8)]])
+    model.compile(optimizer=kl.SGHMC(learning_rate=1e-6, num_data=100), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def peak_copies(model, function):
+    """Most NumPy memory in use during the call, in copies of the model's weights."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1] / (4 * model.count_params())
+    finally:
+        tracemalloc.stop()
+
+
+def test_storing_a_sample_copies_the_weights_once(tmp_path):
+    model = wide_model()
+    sampler = kl.PosteriorSampler(0, directory=tmp_path / "run")
+    sampler.set_model(model)
+    store = sampler.samples
+
+    def twice():
+        sample = sampler._draw(2)
+        store.append(kl.Sample(sample, **sample.facts))
+
+    store.append(sampler._draw(1))
+    assert peak_copies(model, lambda: store.append(sampler._draw(1))) < 1.5
+    assert peak_copies(model, twice) > 1.9
+    kernel = model.layers[0].kernel
+    before = keras.ops.convert_to_numpy(kernel)
+    sample = sampler._draw(3)
+    kernel.assign(kernel + 1)
+    np.testing.assert_array_equal(sample[kernel.path], before)
+
+
+def test_a_checkpoint_is_written_weight_by_weight(tmp_path, monkeypatch):
+    model = wide_model()
+    sampler = kl.PosteriorSampler(0, directory=tmp_path / "run")
+    sampler.set_model(model)
+
+    def save():
+        sampler._checkpoint.save(model, 1, 1)
+
+    save()
+    assert peak_copies(model, save) < 0.6
+    monkeypatch.setattr(
+        training_checkpoint, "write_arrays", lambda path, a: write_arrays(path, list(a))
+    )
+    assert peak_copies(model, save) > 1.9  # weights and momenta
