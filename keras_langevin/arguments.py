@@ -6,7 +6,6 @@ import numbers
 import os
 from collections.abc import Mapping
 
-import keras
 import numpy as np
 
 LARGEST = float(np.finfo("float32").max)
@@ -101,12 +100,6 @@ def text(name, value):
     return value
 
 
-def keras_name(name, value):
-    if "/" in text(name, value):
-        raise ValueError(f"`{name}` must not contain a slash. Received: {name}={value!r}.")
-    return value
-
-
 def path(name, value):
     try:
         encoded = os.fsencode(value) if isinstance(value, (str, os.PathLike)) else b""
@@ -147,36 +140,6 @@ def iterator(name, value, words, one="one"):
             f"`{name}` must be {words}. Received: {name}={shorten(value)} of type "
             f"{type(value).__name__}. Put a single {one} in a list."
         ) from error
-
-
-def model(name, value):
-    return instance(name, value, keras.Model, "a `keras.Model`")
-
-
-def built_model(name, value):
-    if not model(name, value).built or not value.weights:
-        raise ValueError(
-            f"`{name}` must be a built `keras.Model` with weights. Received: {name}="
-            f"{shorten(value)}, which is not. Begin it with `keras.Input(shape)`, or call it on a "
-            "batch first."
-        )
-    return value
-
-
-def float_dtype(name, value):
-    """A dtype, or a policy, of floats; None for Keras' default."""
-    if value is None:
-        return None
-    try:
-        is_float = keras.backend.is_float_dtype(keras.dtype_policies.get(value).compute_dtype)
-    except Exception:  # of many kinds for what is none
-        is_float = False
-    if not is_float or not isinstance(value, (str, dict, keras.DTypePolicy)):
-        raise ValueError(
-            f"`{name}` must be None, a `keras.DTypePolicy` or the name of a type of floats. "
-            f"Received: {name}={shorten(value)}."
-        )
-    return value
 
 
 def array(name, values, kinds="biuf"):

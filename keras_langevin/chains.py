@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import keras
 
-from keras_langevin import arguments
+from keras_langevin import arguments, keras_arguments
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.ensemble.members import has_assets
 from keras_langevin.ensemble.options import checked_options
@@ -140,7 +140,7 @@ def sample_chains(
         words = "a `concurrent.futures.Executor`, or None"
         arguments.instance("executor", executor, concurrent.futures.Executor, words)
     if model is not None:
-        arguments.built_model("model", model)
+        keras_arguments.built_model("model", model)
     arguments.one_of("on_error", on_error, ("raise", "skip"))
     arguments.verbosity("verbose", verbose)
     checked_options(**kwargs)  # before hours of training

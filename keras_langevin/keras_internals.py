@@ -15,7 +15,7 @@ from keras import ops
 from keras.src.backend import get_keras_mask
 from keras.src.trainers.epoch_iterator import EpochIterator
 
-from keras_langevin import arguments
+from keras_langevin import keras_arguments
 from keras_langevin.weights import is_statistic
 
 # ---------------------------------------------------------------------------- optimizers
@@ -32,7 +32,6 @@ class JointOptimizer(keras.optimizers.Optimizer):
     """
 
     statistics = None  # which of `statistics.block.KINDS` the step reads, or None
-    _measured = ()  # in a step, pairs of a statistic and its value
 
     def step(self, parameters, gradients, learning_rate):
         raise NotImplementedError
@@ -43,8 +42,7 @@ class JointOptimizer(keras.optimizers.Optimizer):
 
     def read_statistics(self):
         """The values of `statistic_variables`, of this step's minibatch."""
-        measured = {id(variable): value for variable, value in self._measured}
-        return [measured.get(id(v), ops.convert_to_tensor(v)) for v in self.statistic_variables]
+        return [ops.convert_to_tensor(v) for v in self.statistic_variables]
 
     @property
     def statistic_variables(self):
@@ -61,22 +59,17 @@ class JointOptimizer(keras.optimizers.Optimizer):
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         with _no_torch_gradients():
             results = list(self.step(trainable_variables, grads, learning_rate))
-            results = self.settle(results)
-            self.__dict__.pop("_measured", None)
-            _assign_all(self, results)
+            _assign_all(self, self.settle(results))
 
     def _overwrite_variables_directly_with_gradients(self, grads, vars):
         """Sums gradients and statistics over replicas, in one collective outside of the
-        conditional that gradient accumulation makes, and keeps the statistics: those of the
-        gradients for the step that follows, which spares writing and reading them, the others, and
-        sums that accumulate, in their variables. They are averages
+        conditional that gradient accumulation makes, and sets the statistics. They are averages
         over the examples of one backward pass, so they average over replicas and accumulation
         steps, where Keras would keep one replica's and the largest. They scale with the square
         of the gradient and are freed of the loss scale."""
         grads = _sum_over_replicas(self, [_dense(g) for g in grads], vars)
         measured = [(g, v) for g, v in zip(grads, vars, strict=True) if is_statistic(v)]
         scale = _loss_scale(self, measured)
-        passed = []
         with _no_torch_gradients():
             for value, variable in measured:
                 if variable.statistic.kind == "shift":
@@ -84,11 +77,7 @@ class JointOptimizer(keras.optimizers.Optimizer):
                 elif not variable.statistic.is_intensive:
                     power = scale**2 if variable.statistic.is_of_gradients else 1.0
                     value = value / ops.cast(power * num_replicas(), value.dtype)
-                if variable.statistic.is_of_gradients and not self.gradient_accumulation_steps:
-                    passed.append((variable, value))
-                else:
-                    variable.assign(self._accumulated_statistic(variable, value))
-        self.__dict__["_measured"] = passed  # not to be tracked as state
+                variable.assign(self._accumulated_statistic(variable, value))
         rest = [(g, v) for g, v in zip(grads, vars, strict=True) if not is_statistic(v)]
         return super()._overwrite_variables_directly_with_gradients(
             [g for g, _ in rest], [v for _, v in rest]
@@ -153,7 +142,7 @@ def schedule_step(optimizer):
 
 
 def sampling_optimizer(model):
-    optimizer = inner_optimizer(getattr(arguments.model("model", model), "optimizer", None))
+    optimizer = inner_optimizer(getattr(keras_arguments.model("model", model), "optimizer", None))
     if not model.built or not hasattr(optimizer, "preconditioner"):
         raise ValueError(
             "The model must be built, and compiled with an optimizer of keras_langevin. Received: "

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_langevin import arguments
+from keras_langevin import arguments, keras_arguments
 
 __all__ = ["GaussianNLL"]
 
@@ -59,9 +59,9 @@ class GaussianNLL(keras.losses.Loss):
         dtype=None,
     ):
         super().__init__(
-            name=name if name is None else arguments.keras_name("name", name),
+            name=keras_arguments.keras_name("name", name),
             reduction=arguments.one_of("reduction", reduction, REDUCTIONS),
-            dtype=arguments.float_dtype("dtype", dtype),
+            dtype=keras_arguments.float_dtype("dtype", dtype),
         )
         self.stddev = None if stddev is None else arguments.width("stddev", stddev)
 

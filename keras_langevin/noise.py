@@ -26,7 +26,7 @@ def standard_normal(shape, seed: int, iteration, stream: int, exact=False):
         iteration: Integer scalar (tensor or int), the step, >= 0.
         stream: Integer >= 0 that tells the variables of one step apart.
         exact: Take the normal distribution's own quantiles instead of a polynomial of a sum, which
-            costs a third (`keras_langevin.normal_numbers`). On torch both are its own generator's.
+            costs half (`keras_langevin.normal_numbers`). On torch both are its own generator's.
     """
     shape = tuple(int(n) for n in shape)
     if keras.backend.backend() == "torch":

@@ -39,6 +39,11 @@ def normal_by_sum(words, more_words):
     """The fast way: the sum of eight bytes, which is nearly normal, with one more byte between its
     steps, and a polynomial that takes away what is missing.
 
+    Over all 2^32 words and their hashes: the moments 2, 4, 6, 8 are those of N(0, 1) to 2e-5, 2e-5,
+    3e-5 and 1.3e-4 (odd ones: nothing that 10^9 draws would show), the distribution function to
+    1.6e-5, the shares beyond 3, 4 and 5 on either side to 0.1, 0.4 and 1.2 %. It reaches from -7.6
+    to 6.1.
+
     Args:
         words: uint32.
         more_words: Of the same shape; a hash of `words` serves.

@@ -209,10 +209,12 @@ def test_tfp_is_refused_without_tensorflow():
 def test_tfp_distribution():
     import tensorflow_probability as tfp
 
-    prior = priors.get(tfp.distributions.Normal(np.float64(0.2), np.float64(0.7)))
-    value = tensor(values())
-    np.testing.assert_allclose(prior.log_density(value), CASES["normal"][1](values()))
-    np.testing.assert_allclose(prior.score(value), (0.2 - values()) / 0.7**2)
+    prior = priors.get(tfp.distributions.Normal(0.2, 0.7))
+    value = ops.cast(tensor(values()), "float32")
+    np.testing.assert_allclose(prior.log_density(value), CASES["normal"][1](values()), rtol=1e-5)
+    np.testing.assert_allclose(prior.score(value), (0.2 - values()) / 0.7**2, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match=r"float32\. Received: .*float64"):
+        priors.get(tfp.distributions.Normal(np.float64(0.2), np.float64(0.7)))
     assert prior.precision((2,)) == pytest.approx(0.7**-2, rel=0.05)
     assert priors.get(tfp.distributions.Cauchy(0.0, 1.0)).precision(()) == pytest.approx(
         stats.norm.ppf(0.75) ** 2, rel=0.05

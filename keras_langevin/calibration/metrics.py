@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_langevin import arguments
+from keras_langevin import arguments, keras_arguments
 from keras_langevin.calibration.reliability import inner_edges
 from keras_langevin.keras_internals import mask_of
 from keras_langevin.losses import check_same_shape, split_mean_and_log_scale
@@ -234,8 +234,8 @@ class IntervalCoverage(_GaussianMetric):
 
 def _checked_names(name, dtype):
     return {
-        "name": name if name is None else arguments.keras_name("name", name),
-        "dtype": arguments.float_dtype("dtype", dtype),
+        "name": keras_arguments.keras_name("name", name),
+        "dtype": keras_arguments.float_dtype("dtype", dtype),
     }
 
 

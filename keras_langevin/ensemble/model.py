@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_langevin import arguments
+from keras_langevin import arguments, keras_arguments
 from keras_langevin.ensemble.arviz_export import to_arviz
 from keras_langevin.ensemble.batches import BatchedModel
 from keras_langevin.ensemble.export import export_saved_model, signature_of
@@ -28,7 +28,7 @@ from keras_langevin.ensemble.options import (
 )
 from keras_langevin.ensemble.samples import stack_samples
 from keras_langevin.keras_internals import data_in_memory
-from keras_langevin.predictive import resolve_families
+from keras_langevin.predictive import at_least_float32, resolve_families
 from keras_langevin.statistics import untracked
 from keras_langevin.weights import named_weights
 
@@ -119,7 +119,7 @@ class BayesianEnsembleModel(BatchedModel):
         chains: Iterable[int] | None = None,
         **kwargs,
     ):
-        arguments.built_model("model", model)
+        keras_arguments.built_model("model", model)
         kwargs = checked_options(output, noise_stddev, member_batch_size, **kwargs)
         families = resolve_families(model, output, noise_stddev)
         super().__init__(autocast=False, **kwargs)
@@ -267,7 +267,7 @@ class BayesianEnsembleModel(BatchedModel):
         variables = named_weights(self._member).values()
         with keras.StatelessScope(state_mapping=list(zip(variables, weights, strict=True))):
             outputs = self._member(inputs, training=False)
-        return tree.map_structure(_at_least_float32, outputs)
+        return tree.map_structure(at_least_float32, outputs)
 
     def uncertainties(self, inputs, quantiles):
         """The dicts of `predict_uncertainty` as tensors, one for each output, in a list."""
@@ -813,11 +813,6 @@ class _Average(keras.losses.Loss):
         return y_pred
 
 
-def _at_least_float32(output):
-    is_half = keras.backend.standardize_dtype(output.dtype) in ("float16", "bfloat16")
-    return ops.cast(output, "float32") if is_half else output
-
-
 def _packed(structure, flat):
     """`flat`, in the order of `tree.flatten`, in the structure; its items may be nested."""
     items = iter(flat)
@@ -841,7 +836,7 @@ def _check_report_arguments(training_data, batch_size, model, html, verbose):
     if batch_size is not None:
         arguments.integer("batch_size", batch_size, at_least=1)
     if model is not None:
-        arguments.built_model("model", model)
+        keras_arguments.built_model("model", model)
     if html is not None:
         arguments.path("html", html)
     arguments.verbosity("verbose", verbose)

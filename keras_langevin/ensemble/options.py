@@ -6,14 +6,13 @@ from keras import tree
 from keras_langevin.arguments import (
     array,
     boolean,
-    float_dtype,
     instance,
     integer,
-    keras_name,
     real_array,
     shorten,
     text,
 )
+from keras_langevin.keras_arguments import float_dtype, keras_name
 from keras_langevin.predictive import checked_meaning
 
 
@@ -70,8 +69,4 @@ def checked_patterns(name, patterns):
     return [text(name, pattern) for pattern in patterns]
 
 
-def _name(name, value):
-    return value if value is None else keras_name(name, value)
-
-
-_KERAS_ARGUMENTS = {"name": _name, "trainable": boolean, "dtype": float_dtype}
+_KERAS_ARGUMENTS = {"name": keras_name, "trainable": boolean, "dtype": float_dtype}

@@ -78,7 +78,8 @@ class NaturalGradient(LangevinOptimizer):
                 f"{drift_clip}. Raise `damping` instead: steps get shorter."
             )
         if temperature is not None:
-            temperature = non_negative_number("temperature", temperature)
+            check = non_negative_number if injects_noise else positive_number
+            temperature = check("temperature", temperature)
         if batch_size is not None:
             batch_size = integer("batch_size", batch_size, at_least=1)
         super().__init__(
@@ -119,7 +120,6 @@ class NaturalGradient(LangevinOptimizer):
                 )
         if temperature is None:
             return
-        temperature = positive_number("temperature", temperature)
         if callable(learning_rate):
             raise ValueError(
                 "A `temperature` needs a constant learning rate, which together with the batch "

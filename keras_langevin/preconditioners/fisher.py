@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_langevin.arguments import integer, non_negative_number, one_of
 from keras_langevin.preconditioners.preconditioner import Preconditioner
-from keras_langevin.predictive import checked_meaning, resolve_families
+from keras_langevin.predictive import at_least_float32, checked_meaning, resolve_families
 from keras_langevin.statistics.track import untracked
 from keras_langevin.weights import parameters
 
@@ -102,7 +102,7 @@ class Fisher(Preconditioner):
         raise NotImplementedError
 
     def outputs(self, values, x, also=()):
-        """The model's outputs, float32; `also` are pairs of a variable and its value."""
+        """The model's outputs, float32 or wider; `also` are pairs of a variable and its value."""
         own = parameters(self.model)
         values = [ops.cast(θ, v.dtype) for θ, v in zip(values, own, strict=True)]
         fixed = zip(
@@ -111,7 +111,7 @@ class Fisher(Preconditioner):
         mapping = [*zip(own, values, strict=True), *fixed, *also]
         with keras.StatelessScope(state_mapping=mapping):
             outputs = self.model(x, training=False)
-        return keras.tree.map_structure(lambda o: ops.cast(o, "float32"), outputs)
+        return keras.tree.map_structure(at_least_float32, outputs)
 
     def loss(self, x, y, outputs):
         with keras.StatelessScope():

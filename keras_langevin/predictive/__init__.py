@@ -17,13 +17,18 @@ from keras_langevin.predictive.bernoulli import Bernoulli
 from keras_langevin.predictive.categorical import Categorical
 from keras_langevin.predictive.fisher_scores import scores
 from keras_langevin.predictive.gaussian import Gaussian, HeteroscedasticGaussian
-from keras_langevin.predictive.output import checked_meaning, resolve_families
+from keras_langevin.predictive.output import (
+    at_least_float32,
+    checked_meaning,
+    resolve_families,
+)
 
 __all__ = [
     "Bernoulli",
     "Categorical",
     "Gaussian",
     "HeteroscedasticGaussian",
+    "at_least_float32",
     "checked_meaning",
     "resolve_families",
     "scores",

@@ -5,6 +5,7 @@ is said in two ways that differ, is an error.
 """
 
 import keras
+from keras import ops
 
 from keras_langevin import arguments
 from keras_langevin.keras_internals import compile_argument
@@ -115,8 +116,7 @@ def _checked_leaves(name, value, checked):
 def _checked_output(output):
     if not isinstance(output, str) or output not in CHOICES:
         raise ValueError(
-            f"`output` must be one of:\n{_choices()}\nReceived: "
-            f"output={arguments.shorten(output)}."
+            f"`output` must be one of:\n{_choices()}\nReceived: output={arguments.shorten(output)}."
         )
     return output
 
@@ -252,3 +252,8 @@ def _last_activation(tensor):
         if activation is getattr(keras.activations, name):
             return name
     return "linear" if isinstance(operation, keras.layers.Dense) and activation is None else None
+
+
+def at_least_float32(output):
+    is_half = keras.backend.standardize_dtype(output.dtype) in ("float16", "bfloat16")
+    return ops.cast(output, "float32") if is_half else output

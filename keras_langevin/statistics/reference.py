@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_langevin import arguments, keras_internals
+from keras_langevin import arguments, keras_arguments, keras_internals
 from keras_langevin.statistics.block import BIAS_SECOND_MOMENT, CROSS_MOMENT, SECOND_MOMENT
 from keras_langevin.statistics.registry import find_rule
 from keras_langevin.statistics.track import untracked
@@ -43,7 +43,7 @@ def per_example_statistics(model, x, y, sample_weight=None, spatial="independent
     Raises:
         ValueError: If the data do not fit the model, or weights have regularizers.
     """
-    arguments.built_model("model", model)
+    keras_arguments.built_model("model", model)
     arguments.one_of("spatial", spatial, ("independent", "exact"))
     data = training_data(x, y, sample_weight)
     check_fit(model, data)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_langevin import arguments, keras_internals
+from keras_langevin import arguments, keras_arguments, keras_internals
 from keras_langevin.statistics.block import LOSS, LOSS_SCALE, Statistic, statistics_of
 from keras_langevin.statistics.model_labels import ModelLabels, families_of
 from keras_langevin.statistics.probe import Probe
@@ -51,7 +51,7 @@ def track_statistics(model, optimizer, spatial=None):
     quantized are named in a warning; their variables use the Euclidean metric of
     scale 1, as in `kl.SGLD`. See `kl.statistics.register_rule`.
     """
-    arguments.model("model", model)
+    keras_arguments.model("model", model)
     words = "a Keras optimizer, such as `model.optimizer`"
     arguments.instance("optimizer", optimizer, keras.optimizers.Optimizer, words)
     inner = keras_internals.inner_optimizer(optimizer)
@@ -98,7 +98,7 @@ def track_statistics(model, optimizer, spatial=None):
 def untrack_statistics(model):
     """Removes the probes and their weights; returns the model. The optimizer that used them
     is built again when the model is tracked or trained again."""
-    tracking = _tracking(arguments.model("model", model))
+    tracking = _tracking(keras_arguments.model("model", model))
     if tracking:
         tracking.remove()
         del model.__dict__["keras_langevin_tracking"]
@@ -108,13 +108,13 @@ def untrack_statistics(model):
 
 
 def is_tracked(model) -> bool:
-    return _tracking(arguments.model("model", model)) is not None
+    return _tracking(keras_arguments.model("model", model)) is not None
 
 
 def untracked(model):
     """A context inside which a tracked model is the user's own: no probes, no statistics among
     its weights."""
-    return _untracked(arguments.model("model", model))
+    return _untracked(keras_arguments.model("model", model))
 
 
 @contextlib.contextmanager
