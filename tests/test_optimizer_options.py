@@ -214,7 +214,7 @@ def test_noise_is_drawn_once_for_each_accumulated_update(case):
     assert_equal(accumulated[3::4], plain, 1e-6)
     inside = np.delete(accumulated, np.s_[3::4], axis=0)
     np.testing.assert_array_equal(inside, 0.0)
-    between_updates = np.corrcoef(plain) - np.eye(3)
+    between_updates = np.corrcoef(plain[1:]) - np.eye(2)  # the first may fill a metric
     assert np.abs(between_updates).max() < 0.15  # 0.05 where the metric holds the prior
     if case is SGLD:
         expected = 2 * 0.05 / 100

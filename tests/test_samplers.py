@@ -211,6 +211,19 @@ def test_the_noise_covariance_is_the_inverse_metric(case):
     factor = dense(lambda v: metric_of.sample(metric, v), shapes)
     np.testing.assert_allclose(factor @ factor.T, inverse, rtol=1e-4, atol=1e-5 * inverse.max())
     assert np.linalg.eigvalsh(inverse).min() > 0
+    rng = np.random.default_rng(2)
+    slopes, normals = (
+        [ops.convert_to_tensor(rng.normal(size=s), "float32") for s in shapes] for _ in range(2)
+    )
+
+    def flat(arrays):
+        return np.concatenate([ops.convert_to_numpy(a).ravel() for a in arrays])
+
+    moves = metric_of.displacement(metric, slopes, 0.3, normals, 0.2)
+    expected = 0.2 * factor @ flat(normals) - 0.3 * inverse @ flat(slopes)
+    np.testing.assert_allclose(flat(moves), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    length = float(metric_of.squared_length(metric, slopes))
+    assert length == pytest.approx(flat(slopes) @ inverse @ flat(slopes), rel=1e-4)
 
 
 def test_the_quasi_diagonal_metric_is_the_stated_one():

@@ -16,7 +16,11 @@ from regression import (
 )
 
 import keras_langevin as kl
-from keras_langevin.preconditioners import BatchNormalization, QuasiDiagonalOuterProduct
+from keras_langevin.preconditioners import (
+    BatchNormalization,
+    Preconditioner,
+    QuasiDiagonalOuterProduct,
+)
 
 PROBLEM = Regression()
 PRIOR = kl.priors.Normal(1.0)  # of every `Regression` here
@@ -198,22 +202,28 @@ def without_shear(metric):
     return [(s, 0.0 * mean, m) for s, mean, m in metric]
 
 
-class ShearSignFlipped(QuasiDiagonalOuterProduct):
+class InParts:
+    """Takes its step by `solve` and `sample`, one of which is wrong below."""
+
+    displacement = Preconditioner.displacement
+
+
+class ShearSignFlipped(InParts, QuasiDiagonalOuterProduct):
     def sample(self, metric, normals):
         return super().sample([(s, -mean, m) for s, mean, m in metric], normals)
 
 
-class ShearOmitted(QuasiDiagonalOuterProduct):
+class ShearOmitted(InParts, QuasiDiagonalOuterProduct):
     def sample(self, metric, normals):
         return super().sample(without_shear(metric), normals)
 
 
-class InverseForItsRoot(QuasiDiagonalOuterProduct):
+class InverseForItsRoot(InParts, QuasiDiagonalOuterProduct):
     def sample(self, metric, normals):
         return self.solve(metric, normals)
 
 
-class UncentredNoise(QuasiDiagonalOuterProduct):
+class UncentredNoise(InParts, QuasiDiagonalOuterProduct):
     """Mii in the place of the Schur complement S, in the noise alone."""
 
     def sample(self, metric, normals):
@@ -221,7 +231,7 @@ class UncentredNoise(QuasiDiagonalOuterProduct):
         return super().sample(blocks, normals)
 
 
-class DiagonalDrift(QuasiDiagonalOuterProduct):
+class DiagonalDrift(InParts, QuasiDiagonalOuterProduct):
     """The drift of DOP with the noise of QDOP."""
 
     def solve(self, metric, vectors):
@@ -231,12 +241,12 @@ class DiagonalDrift(QuasiDiagonalOuterProduct):
         return super().solve(blocks, vectors)
 
 
-class IdentityNoise(BatchNormalization):
+class IdentityNoise(InParts, BatchNormalization):
     def sample(self, metric, normals):
         return normals
 
 
-class RootOfTheDiagonal(BatchNormalization):
+class RootOfTheDiagonal(InParts, BatchNormalization):
     """Noise with the variances of C and without its covariances."""
 
     def sample(self, metric, normals):
@@ -245,7 +255,7 @@ class RootOfTheDiagonal(BatchNormalization):
         return [kernel / ops.sqrt(schur), bias * ops.sqrt(variance)]
 
 
-class ShearOfInputsOmitted(BatchNormalization):
+class ShearOfInputsOmitted(InParts, BatchNormalization):
     def sample(self, metric, normals):
         return super().sample(without_shear(metric), normals)
 
