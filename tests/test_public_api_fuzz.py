@@ -8,13 +8,12 @@ import inspect
 import json
 import pathlib
 import re
-import tempfile
 import warnings
 
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, configuration, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as array_strategies
 from keras import ops
@@ -26,7 +25,6 @@ from tests.public_api_cases import CALLS, MADE_BY_THE_PACKAGE, data, ensemble, p
 
 PACKAGE = str(pathlib.Path(kl.__file__).parent)
 QUICK, QUICK_HEAVY = 10, 2
-configuration.set_hypothesis_home_dir(pathlib.Path(tempfile.gettempdir()) / "hypothesis")
 
 
 def examples(count):
