@@ -103,8 +103,7 @@ def epochs_of(folder):
 
 def compare(folder, name):
     """The killed run and one that was not, after the same number of epochs."""
-    # A run may have been stopped between the two: the second then says how far the first went.
-    epochs = epochs_of(folder / "whole") or epochs_of(folder / "killed") + LAST_EPOCHS
+    epochs = epochs_of(folder / "killed") + LAST_EPOCHS
     for part in ("killed", "whole"):
         with started(folder / part, epochs, name, seed=0) as process:
             process.communicate()
