@@ -24,7 +24,7 @@ from keras_langevin.predictive import Bernoulli, Categorical, Gaussian
 from tests.public_api_cases import CALLS, MADE_BY_THE_PACKAGE, data, ensemble, public_names
 
 PACKAGE = str(pathlib.Path(kl.__file__).parent)
-QUICK, QUICK_HEAVY = 10, 2
+QUICK, QUICK_HEAVY = 15, 2
 
 
 def examples(count):
@@ -140,6 +140,7 @@ def odd_keras_objects():
     ]
 
 
+@functools.cache
 def hostile():
     """Bad and odd values of all kinds. No text with a slash: some arguments are folders."""
     text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/"), max_size=5)

@@ -11,6 +11,7 @@ was stopped goes on, from its checkpoint, when it is started again with the same
 
 import argparse
 import gc
+import importlib.metadata
 import sys
 import tempfile
 import time
@@ -33,7 +34,7 @@ PAGE = """# A million steps of `fit`
 
     KERAS_BACKEND=tensorflow python examples/benchmarks/soak.py
     KERAS_BACKEND=jax python examples/benchmarks/soak.py
-    KERAS_BACKEND=jax python examples/benchmarks/soak.py --max-samples 64
+    KERAS_BACKEND=jax python examples/benchmarks/soak.py --max-samples 64 --steps 775000
 
 A network of {weights} weights, `kl.{sampler}`, `jit_compile=True`, {execution} steps an execution,
 batches of {batch}; `kl.PosteriorSampler` stores a sample every {sample} steps in a folder and a
@@ -192,7 +193,7 @@ def summary(rows):
         "steps": rows[-1]["steps"],
         "rows": len(rows),
         "processes": len(processes),
-        "samples": rows[-1]["samples"],
+        "samples": int(rows[-1]["samples"]),
         "memory, MB": longest[-1]["private_bytes"] / 1e6,
         "slope, bytes per 1000 steps": f"{rate:.0f} ± {band:.0f}",
         "ms a step": float(np.median([r["seconds_per_1000"] for r in rows])),
@@ -220,9 +221,14 @@ def write_page(results):
         epoch=STEPS_PER_EPOCH,
         blocks=BLOCKS,
         table=table([summary(rows) for rows in by_run(results).values()]),
-        made_by=versions(),
+        made_by=", ".join([versions(), *other_backends(results)]),
     )
     results.path.with_suffix(".md").write_text(page, "utf-8")
+
+
+def other_backends(results):
+    others = {backend for backend, _ in by_run(results)} - {keras.backend.backend()}
+    return [f"{name} {importlib.metadata.version(name)}" for name in sorted(others)]
 
 
 def draw(results):
