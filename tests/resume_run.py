@@ -13,9 +13,9 @@ import keras_langevin as kl
 
 N, BATCH = 60, 10
 SAMPLERS = {
-    "SGLD": lambda: kl.SGLD(0.05, num_data=N),
+    "SGLD": lambda: kl.SGLD(0.01, num_data=N),
     "QDOPLangevin": lambda: kl.QDOPLangevin(1e-2, num_data=N),
-    "SGHMC": lambda: kl.SGHMC(0.05, num_data=N, noise_estimate="successive_differences"),
+    "SGHMC": lambda: kl.SGHMC(0.01, num_data=N, noise_estimate="successive_differences"),
     "SMILE": lambda: kl.SMILE(num_data=N),
     "RMSPropLangevin": lambda: kl.RMSPropLangevin(1e-3, num_data=N),
     "BNPLangevin": lambda: kl.BNPLangevin(1e-2, num_data=N),

@@ -11,6 +11,7 @@ import re
 import warnings
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -184,8 +185,11 @@ def hostile_arguments(draw, call):
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
+def nothing_is_left(tmp_path, monkeypatch):
+    """Neither files in the folder of the tests nor open figures."""
     monkeypatch.chdir(tmp_path)
+    yield
+    plt.close("all")
 
 
 def run_hostile(name, count):

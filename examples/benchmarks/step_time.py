@@ -4,14 +4,12 @@
 
 The 784-400-400-10 network on random images, float32. All methods of one table run in one process,
 an epoch each in turns, and the ratio is that of the medians; absolute times depend on the machine
-and on what else it does. Peers are measured where they are installed (`pip install blackjax` on
-JAX, `pip install posteriors` on torch): one compiled step a batch, over batches that are cut
+and on what else it does. Peers (`peers.py`) make one step a batch, over batches that are cut
 beforehand, which `fit` has to do itself. The rows go to
 `examples/results/benchmark_step_time.jsonl`, and the tables of all backends to the page beside it.
 """
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[1]))
 sys.path.append(str(Path(__file__).parent))
 
+import peers
 import timing
 from results_file import Results
 
@@ -63,6 +62,10 @@ METHODS = [
 ]
 
 
+# What SGLD may take of their time.
+PEER_TARGETS = {"blackjax SGLD": 0.75, "posteriors SGLD": 0.9}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[500, 100])
@@ -89,11 +92,10 @@ def measured(batch_size, steps, turns):
     y = rng.integers(0, 10, len(x))
     epochs = {name: epoch_of(make(len(x)), x, y, batch_size) for name, make, *_ in METHODS}
     against = {name: (rival, targets.get(batch_size)) for name, _, rival, targets in METHODS}
-    for name, make, rival_target in PEERS.get(BACKEND, []):
-        if importlib.util.find_spec(name.split()[0]):
-            epochs[name] = make(x, y, batch_size)
-            against[name] = None, None
-            against[f"SGLD / {name}"] = rival_target
+    for name, make in peers.installed().items():
+        epochs[name] = peer_epoch(make, x, y, batch_size)
+        against[name] = None, None
+        against[f"SGLD / {name}"] = name, PEER_TARGETS[name]
     seconds = timing.interleaved(epochs, turns)
     milliseconds = {name: 1e3 * float(np.median(s)) / steps for name, s in seconds.items()}
     for name in [n for n in against if " / " in n]:
@@ -133,81 +135,12 @@ def epoch_of(optimizer, x, y, batch_size):
     return lambda: model.fit(x, y, batch_size=batch_size, verbose=0)
 
 
-# ------------------------------------------------------------------------------------- peers
-
-
-def blackjax_epoch(x, y, batch_size):
-    """`blackjax.sgld` on the same network and prior, one jitted step a batch."""
-    import blackjax
-    import jax
-
-    model = network()
-    weights = [v.value for v in model.trainable_variables]
-    scale = len(x)
-
-    def log_likelihood(weights, batch):
-        logits, _ = model.stateless_call(weights, [], batch[0])
-        one = jax.nn.log_softmax(logits)[jax.numpy.arange(len(batch[1])), batch[1]]
-        return scale * one.mean()
-
-    def log_posterior(weights, batch):
-        return log_likelihood(weights, batch) - 0.5 * sum((w**2).sum() for w in weights)
-
-    kernel = blackjax.sgld(jax.grad(log_posterior))
-    step = jax.jit(kernel.step, donate_argnums=1)
-    batches = [
-        (jax.numpy.asarray(x[i : i + batch_size]), jax.numpy.asarray(y[i : i + batch_size]))
-        for i in range(0, len(x), batch_size)
-    ]
-    state = {"weights": weights, "key": jax.random.key(0)}
-
-    def epoch():
-        for batch in batches:
-            state["key"], key = jax.random.split(state["key"])
-            state["weights"] = step(key, state["weights"], batch, RATE / scale)
-        jax.block_until_ready(state["weights"])
-
-    return epoch
-
-
-def posteriors_epoch(x, y, batch_size):
-    """`posteriors.sgmcmc.sgld` on the same network and prior."""
-    import posteriors
-    import torch
-
-    model = torch.nn.Sequential(
-        torch.nn.Linear(784, 400),
-        torch.nn.ReLU(),
-        torch.nn.Linear(400, 400),
-        torch.nn.ReLU(),
-        torch.nn.Linear(400, 10),
-    )
-    scale = len(x)
-
-    def log_posterior(weights, batch):
-        logits = torch.func.functional_call(model, weights, batch[0])
-        likelihood = -scale * torch.nn.functional.cross_entropy(logits, batch[1])
-        return likelihood - 0.5 * sum((w**2).sum() for w in weights.values()), logits
-
-    transform = posteriors.sgmcmc.sgld.build(log_posterior, RATE / scale)
-    state = {"chain": transform.init(dict(model.named_parameters()))}
-    batches = [
-        (torch.tensor(x[i : i + batch_size]), torch.tensor(y[i : i + batch_size]))
-        for i in range(0, len(x), batch_size)
-    ]
-
-    def epoch():
-        for batch in batches:
-            state["chain"], _ = transform.update(state["chain"], batch, inplace=True)
-
-    return epoch
-
-
-# From a backend to name, epoch, and what SGLD's time is compared with and its target.
-PEERS = {
-    "jax": [("blackjax SGLD", blackjax_epoch, ("blackjax SGLD", 0.75))],
-    "torch": [("posteriors SGLD", posteriors_epoch, ("posteriors SGLD", 0.9))],
-}
+def peer_epoch(make, x, y, batch_size):
+    peer = make(network(), peers.categorical, RATE, len(x))
+    parts = np.arange(len(x)).reshape(-1, batch_size)
+    tensor = keras.ops.convert_to_tensor
+    batches = [(tensor(x[part]), tensor(y[part])) for part in parts]
+    return lambda: peer.run(batches)
 
 
 def page(rows):

@@ -92,9 +92,9 @@ def coverage(pit: ArrayLike, ax: Axes | None = None) -> Axes:
     >>> pit = kl.calibration.probability_integral_transform(mean, stddev, y_test)
     >>> kl.plotting.coverage(pit)
     """
-    levels = np.linspace(0, 1, 101)[1:-1]
+    pit, levels = real_array("pit", pit), np.linspace(0, 1, 101)[1:-1]
     observed = calibration.interval_coverage_curve(pit, levels)
-    spread = 1.96 * np.sqrt(levels * (1 - levels) / np.size(pit))
+    spread = 1.96 * np.sqrt(levels * (1 - levels) / pit.size)
     with style.axes(ax) as ax:
         band = (levels - spread, levels + spread)
         ax.fill_between(levels, *band, color=style.GREY, alpha=0.15, linewidth=0)
@@ -105,7 +105,7 @@ def coverage(pit: ArrayLike, ax: Axes | None = None) -> Axes:
         ax.set(xlim=(0, 1), ylim=(0, 1))
         style.finish(
             ax,
-            f"{np.size(pit):,} observations: right intervals stay in the band",
+            f"{pit.size:,} observations: right intervals stay in the band",
             "level of the central interval",
             "share of observations inside",
         )

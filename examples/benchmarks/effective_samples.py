@@ -1,0 +1,302 @@
+"""Effective samples per second: which sampler says most about the posterior in a given time?
+
+    KERAS_BACKEND=jax python examples/benchmarks/effective_samples.py regression
+    KERAS_BACKEND=jax python examples/benchmarks/effective_samples.py mnist --data-dir DIR
+    KERAS_BACKEND=jax python examples/benchmarks/effective_samples.py digits
+
+Every method runs at the largest learning rate at which neither the length of the step nor the
+minibatches widen its law by more than a tenth, measured for each by `kl.diagnostics.step_size`:
+ηλ ≤ 0.18, which makes the stiffest variance 1/(1 - ηλ/2) = 1.10 of the posterior's, and a tenth of
+the injected noise, on average over the weights. Peers take the rate of `kl.SGLD`, whose dynamics is
+theirs.
+
+- regression: `Dense(500)` on shared data is 500 independent Bayesian linear regressions of 1,000
+  examples, all in a batch, and 20 inputs with means of twice their standard deviations, which run
+  from 0.3 to 3. Chains start with draws from the posterior; the samples are the weights along the
+  eigenvectors of its covariance, whose exact variance is known.
+- mnist, digits: the 784-400-400-10 (64-100-100-10) network at T = 1, minibatches, after three
+  epochs of Adam and a burn-in; the samples are class probabilities of held-out images (a probe in
+  function space). The NLL of the ensemble stands beside.
+
+Effective samples are those of `kl.diagnostics.effective_sample_size`; time is that of a step inside
+`fit` (peers: of their compiled step), all methods in turns. Peers as in `step_time.py`. Rows go to
+`benchmark_effective_samples.jsonl`; what is there is not run again, but for the time.
+"""
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+import digits_data
+import keras
+import numpy as np
+import peers
+from predict import LARGE, RESULTS, network, softmax
+from results_file import Results
+from timing import interleaved, versions, write_page
+
+import keras_langevin as kl
+
+STIFFNESS = 0.18  # ηλ
+MINIBATCH_NOISE = 0.1
+OWN = {
+    "SGLD": kl.SGLD,
+    "RMSPropLangevin": kl.RMSPropLangevin,
+    "DOPLangevin": kl.DOPLangevin,
+    "QDOPLangevin": kl.QDOPLangevin,
+}
+
+
+class Problem:
+    """What is sampled and how long.
+
+    Attributes:
+        x, y: Training data of an epoch.
+        num_data, batch_size: N and B.
+        sizes: Of the network's layers.
+        loss: Of Keras; N times it is the negative log likelihood.
+        log_likelihood: The same for peers.
+        start: Weights of the first point.
+        is_shuffled: Whether minibatches are drawn.
+        burn_in, thinning, draws: In steps, steps, samples.
+    """
+
+    def network(self):
+        model = network(self.sizes)
+        model.set_weights(self.start)
+        return model
+
+    def compiled(self, optimizer):
+        model = self.network()
+        jit_compile = keras.backend.backend() != "torch"
+        model.compile(optimizer, self.loss, jit_compile=jit_compile)
+        return kl.warm_up_metric(model, self.x, self.y, self.batch_size)
+
+    def learning_rate(self, cls):
+        model = self.compiled(cls(1e-9, num_data=self.num_data))
+        found = kl.diagnostics.step_size(model, self.x, self.y, self.batch_size)
+        rate = STIFFNESS / found.largest_eigenvalue
+        if self.is_shuffled:
+            rate = min(rate, MINIBATCH_NOISE * found.noise_limit)
+        return float(f"{rate:.4g}")
+
+    def epoch(self, model):
+        return lambda: model.fit(
+            self.x, self.y, self.batch_size, shuffle=self.is_shuffled, verbose=0
+        )
+
+    def batches(self, rng):
+        """Of one epoch, for peers."""
+        rows = np.arange(len(self.x))
+        if self.is_shuffled:
+            rng.shuffle(rows)
+        count = len(rows) // self.batch_size
+        tensor = keras.ops.convert_to_tensor
+        return [
+            (tensor(self.x[part]), tensor(self.y[part]))
+            for part in rows[: count * self.batch_size].reshape(count, -1)
+        ]
+
+    def endless_batches(self):
+        rng = np.random.default_rng(0)
+        while True:
+            yield from self.batches(rng)
+
+
+class HalfSquaredError(keras.losses.Loss):
+    """−log N(y; ŷ, 1) summed over the last axis, without the constant."""
+
+    def call(self, y_true, y_pred):
+        return 0.5 * keras.ops.sum(keras.ops.square(y_true - y_pred), axis=-1)
+
+
+class Regression(Problem):
+    """The epoch is the data fifty times."""
+
+    sizes = (20, 500)
+    num_data = batch_size = 1000
+    loss, log_likelihood = HalfSquaredError(), staticmethod(peers.gaussian)
+    is_shuffled = False
+    burn_in = 0
+
+    def __init__(self, options):
+        self.thinning, self.draws = (10, 20) if options.quick else (50, 100)
+        rng, (inputs, chains) = np.random.default_rng(0), self.sizes
+        deviations = np.geomspace(0.3, 3.0, inputs)
+        x = deviations * (2.0 + rng.standard_normal((self.num_data, inputs)))
+        design = np.c_[x, np.ones(len(x))]
+        y = design @ rng.standard_normal(inputs + 1) + rng.standard_normal(len(x))
+        covariance = np.linalg.inv(design.T @ design + np.eye(inputs + 1))
+        variances, directions = np.linalg.eigh(covariance)
+        self.spread = directions * np.sqrt(variances)
+        self.mean = (covariance @ design.T @ y)[:, None]
+        start = self.mean + self.spread @ rng.standard_normal((inputs + 1, chains))
+        self.start = [start[:-1], start[-1]]
+        self.x = np.tile(x.astype("float32"), (50, 1))
+        self.y = np.tile(y[:, None].astype("float32"), (50, 1))
+
+    def quantities(self, weights):
+        """Along the eigenvectors of the covariance, in standard deviations: (21, chains)."""
+        kernel, bias = weights
+        return np.linalg.solve(self.spread, np.r_[kernel, bias[None]] - self.mean)
+
+    def found(self, draws):
+        """Of one chain, in the median and the slowest direction."""
+        chains = list(np.moveaxis(draws, -1, 0))
+        effective = kl.diagnostics.effective_sample_size(chains) / len(chains)
+        variances = np.mean(draws**2, axis=(0, 2))
+        return {
+            "effective samples": float(np.median(effective)),
+            "in the slowest direction": float(effective.min()),
+            "largest variance": float(variances.max()),
+        }
+
+
+class Images(Problem):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    log_likelihood = staticmethod(peers.categorical)
+    is_shuffled = True
+    probe = 200  # images
+
+    def __init__(self, options):
+        self.burn_in, self.thinning, self.draws = (2000, 50, 200)
+        if options.quick:
+            self.burn_in, self.thinning, self.draws = 100, 10, 20
+        is_small = options.problem == "digits"
+        data = digits_data.load(options.problem, options.data_dir)
+        self.batch_size, epochs = (98, 30) if is_small else (500, 3)
+        self.sizes = (64, 100, 100, 10) if is_small else LARGE
+        self.x, self.y = data.x_train, data.y_train.astype("int32")
+        self.x_test, self.y_test = data.x_test, data.y_test
+        self.num_data = len(self.x)
+        keras.utils.set_random_seed(0)
+        self.model = network(self.sizes)
+        self.model.compile("adam", self.loss)
+        self.model.fit(self.x, self.y, self.batch_size, epochs, verbose=0)
+        self.start = self.model.get_weights()
+
+    def quantities(self, weights):
+        """Class probabilities of the test images."""
+        self.model.set_weights(weights)
+        return softmax(self.model.predict(self.x_test, batch_size=1000, verbose=0))
+
+    def found(self, draws):
+        """Of the probabilities of the first images, and the NLL on all."""
+        effective = kl.diagnostics.effective_sample_size(draws[:, : self.probe], "bulk")
+        nll = kl.calibration.negative_log_likelihood(draws.mean(0), self.y_test)
+        return {
+            "effective samples": float(np.nanmedian(effective)),
+            "in the slowest direction": float(np.nanquantile(effective, 0.05)),
+            "NLL of the ensemble": float(nll),
+        }
+
+
+PROBLEMS = {"regression": Regression, "mnist": Images, "digits": Images}
+
+
+# ----------------------------------------------------------------------------------- chains
+
+
+def own_draws(problem, cls, learning_rate):
+    model = problem.compiled(cls(learning_rate, num_data=problem.num_data, seed=1))
+    sampler = kl.PosteriorSampler(problem.burn_in, problem.thinning, unit="step")
+    last = problem.burn_in + problem.draws * problem.thinning
+    epochs = -(-last // (len(problem.x) // problem.batch_size))
+    model.fit(
+        problem.x,
+        problem.y,
+        problem.batch_size,
+        epochs,
+        shuffle=problem.is_shuffled,
+        callbacks=[sampler],
+        verbose=0,
+    )
+    chosen = itertools.islice(sampler.samples, problem.draws)
+    return np.stack([problem.quantities(list(sample.values())) for sample in chosen])
+
+
+def peer_draws(problem, cls, learning_rate):
+    peer = cls(problem.network(), problem.log_likelihood, learning_rate, problem.num_data)
+    batches = problem.endless_batches()
+    peer.run(itertools.islice(batches, problem.burn_in))
+    draws = []
+    for _ in range(problem.draws):
+        peer.run(itertools.islice(batches, problem.thinning))
+        draws.append(problem.quantities(peer.get_weights()))
+    return np.stack(draws)
+
+
+def measured(problem, name, rate_of):
+    """Effective samples in 1000 steps."""
+    if name in OWN:
+        learning_rate = problem.learning_rate(OWN[name])
+        draws = own_draws(problem, OWN[name], learning_rate)
+    else:
+        learning_rate = rate_of["SGLD"]
+        draws = peer_draws(problem, peers.installed()[name], learning_rate)
+    found = problem.found(draws)
+    steps = problem.draws * problem.thinning / 1000
+    for key in ("effective samples", "in the slowest direction"):
+        found[key] /= steps
+    return {"learning rate": learning_rate} | found
+
+
+def milliseconds(problem, rates, turns):
+    """Of a step, by method, all in turns."""
+    epochs = {}
+    for name, rate in rates.items():
+        if name in OWN:
+            model = problem.compiled(OWN[name](rate, num_data=problem.num_data))
+            epochs[name] = problem.epoch(model)
+        else:
+            make = peers.installed()[name]
+            peer = make(problem.network(), problem.log_likelihood, rate, problem.num_data)
+            batches = problem.batches(np.random.default_rng(0))
+            epochs[name] = lambda peer=peer, batches=batches: peer.run(batches)
+    seconds = interleaved(epochs, turns)
+    steps = len(problem.x) // problem.batch_size
+    return {name: 1e3 * float(np.median(s)) / steps for name, s in seconds.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("problem", choices=PROBLEMS)
+    parser.add_argument("--data-dir", type=Path, help="of MNIST")
+    parser.add_argument("--turns", type=int, default=7, help="for the time")
+    parser.add_argument("--quick", action="store_true", help="a short chain")
+    parser.add_argument("--results", type=Path, help="folder; demo_output with --quick")
+    options = parser.parse_args()
+    folder = options.results or (Path("demo_output") if options.quick else RESULTS)
+    results = Results(folder / "benchmark_effective_samples.jsonl")
+    problem = PROBLEMS[options.problem](options)
+    key = {"problem": options.problem, "backend": keras.backend.backend()}
+    rates = {}
+    for name in [*OWN, *peers.installed()]:
+        row = results.run(measured, problem, name, rates, **key, method=name, kind="samples")
+        rates[name] = row["learning rate"]
+    times = milliseconds(problem, rates, options.turns)
+    for name, value in times.items():
+        results.add({**key, "method": name, "kind": "time", "ms a step": value, "by": versions()})
+    write_page(folder / "benchmark_effective_samples.md", __doc__, page_rows(results.rows))
+
+
+def page_rows(rows):
+    """Samples and the last time of every method, per second and over those of `SGLD`."""
+    keys = ("problem", "backend", "method")
+    times = {tuple(r[k] for k in keys): r for r in rows if r["kind"] == "time"}
+    joined = []
+    for row in rows:
+        time = times.get(tuple(row[k] for k in keys))
+        if row["kind"] == "samples" and time:
+            words = {k: v for k, v in row.items() if k != "kind"}
+            second = row["effective samples"] / time["ms a step"]
+            joined.append(words | {"ms a step": time["ms a step"], "a second": second})
+    sgld = {tuple(r[k] for k in keys[:2]): r["a second"] for r in joined if r["method"] == "SGLD"}
+    return [r | {"/ SGLD": r["a second"] / sgld[r["problem"], r["backend"]]} for r in joined]
+
+
+if __name__ == "__main__":
+    main()
