@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_langevin.arguments import instance, number, positive_number, shorten, width
+from keras_langevin.multiply_add import multiply_add
 
 __all__ = [
     "ByPattern",
@@ -44,6 +45,10 @@ class Prior:
 
     def score(self, value):
         raise NotImplementedError
+
+    def add_score(self, value, scale, slope):
+        """slope + scale · score."""
+        return slope + scale * self.score(value)
 
     def precision(self, shape) -> float:
         raise NotImplementedError
@@ -94,8 +99,13 @@ class Normal(Prior):
         return ops.sum(-0.5 * z * z - constant)
 
     def score(self, value):
-        offset = value - self.mean if self.mean else value
-        return offset * (-1.0 / self.stddev**2)
+        return self._offset(value) * (-1.0 / self.stddev**2)
+
+    def add_score(self, value, scale, slope):
+        return multiply_add(-scale / self.stddev**2, self._offset(value), slope)
+
+    def _offset(self, value):
+        return value - self.mean if self.mean else value
 
     def precision(self, shape):
         return 1.0 / self.stddev**2

@@ -1,7 +1,6 @@
 """The study of `examples/benchmarks/noise_quality.py`, smaller: what the noise passes, bad noise
 fails."""
 
-import sys
 from pathlib import Path
 
 import keras

@@ -485,4 +485,4 @@ def test_where_all_is_finite_nothing_is_changed(monkeypatch):
         model = chain(sghmc, {})
         runs.append([*weights(model), *state_of(model.optimizer).values()])
     for a, b in zip(*runs, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)  # XLA rounds another way
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # XLA rounds another way

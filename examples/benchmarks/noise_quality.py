@@ -49,7 +49,8 @@ BINS, REACH = 2**18, 9  # of the distribution function: per unit, to either side
 NEIGHBOURS = (1, 2, 4, 16, 256, 65_536)
 ITERATIONS = (1, 2, 10, 1000)
 LONGEST_SUM = 50_000  # iterations
-USES = ((1_000_000, 1000), (20_000, 50_000), (10, 100_000_000))  # size of variable, iterations
+SMALL = (10, 100_000_000)
+USES = ((1_000_000, 1000), (20_000, 50_000), SMALL, SMALL, SMALL)  # size of variable, iterations
 QUICK_USES = ((1_000_000, 8), (20_000, 500), (10, 500_000))
 
 
@@ -60,6 +61,9 @@ def main():
     parser.add_argument("--quick", action="store_true", help="fewer numbers, no battery")
     parser.add_argument("--results", type=Path, help="folder; demo_output with --quick")
     options = parser.parse_args()
+    chosen = options.parts.split(",")
+    if not set(chosen) <= set(PARTS):
+        parser.error(f"--parts knows {', '.join(PARTS)}. Received: --parts {options.parts}")
     folder = options.results or (Path("demo_output") if options.quick else RESULTS)
     results = Results(folder / "benchmark_noise.jsonl")
     parts = {
@@ -68,7 +72,7 @@ def main():
         "draws": lambda: draws_rows(results, QUICK_USES if options.quick else USES),
         "battery": lambda: battery_rows(results, None if options.quick else options.small_crush),
     }
-    for part in options.parts.split(","):
+    for part in chosen:
         parts[part]()
     results.path.with_suffix(".md").write_text(page(results.rows), "utf-8")
 
@@ -315,6 +319,8 @@ def small_crush(program, blocks):
                 process.stdin.write(np.ascontiguousarray(block, "uint32"))
         lines = process.stdout.read().decode().splitlines()
     found = [line.split(maxsplit=2) for line in lines if line.startswith("p ")]
+    if not found:
+        raise SystemExit(f"Compile small_crush.c and give its path. Received: {program=!s}")
     return {"p": {name: float(p) for _, p, name in found}}
 
 
@@ -349,8 +355,8 @@ def pcg64():
 
 def linear_congruential():
     """x ← 1664525 x + 1013904223 modulo 2^32."""
-    factors = np.multiply.accumulate(np.full(BLOCK, 1664525, "uint32"))
-    terms = np.uint32(1013904223) * np.cumsum(np.append(np.uint32(1), factors[:-1]), dtype="uint32")
+    factors = np.cumprod(np.full(BLOCK, 1664525), dtype="uint32")
+    terms = np.uint32(1013904223) * np.cumsum(np.append(1, factors[:-1]), dtype="uint32")
     x = np.uint32(1)
     while True:
         block = factors * x + terms
@@ -427,11 +433,10 @@ of the distribution functions.
 
 
 def draws_section(rows):
-    uses = {f"{row['size']:,} x {row['iterations']:,}": row["z"] for row in rows}
+    uses = {f"{r['size']:,} x {r['iterations']:,}, seed {r['seed']}": r["z"] for r in rows}
     names = dict.fromkeys(name for z in uses.values() for name in z)
-    shown = table(
-        [{"z-score of": name} | {use: z.get(name) for use, z in uses.items()} for name in names]
-    )
+    lines = [{"z-score of": name} | {use: z.get(name) for use, z in uses.items()} for name in names]
+    mean_squares = {use: mean_square(z.values()) for use, z in uses.items()}
     scores = {(name, use): score for use, z in uses.items() for name, score in z.items()}
     (name, use), largest = max(scores.items(), key=lambda item: abs(item[1]))
     return f"""
@@ -445,9 +450,14 @@ or all. Sums are in units of their standard deviation, their neighbours those of
 The largest of {len(scores)} is {largest:.2f} ({name}; {use}). Of as many independent ones it is
 beyond {largest_expected(len(scores), 0.5):.2f} half of the time, beyond
 {largest_expected(len(scores), 0.99):.2f} one time in a hundred. The mean of the squares of all is
-{np.mean(np.square(list(scores.values()))):.2f}; 1 is expected.
+{mean_square(scores.values()):.2f}, and 1 is expected; that of one column spreads by more than
+the 0.2 of independent scores, as its moments go together.
 
-{shown}"""
+{table([*lines, {"z-score of": "mean of squares"} | mean_squares])}"""
+
+
+def mean_square(scores):
+    return float(np.mean(np.square(list(scores))))
 
 
 def largest_expected(count, probability):

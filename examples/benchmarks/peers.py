@@ -2,13 +2,15 @@
 
 `pip install blackjax` (JAX), `pip install posteriors` (torch); what is not installed is left out.
 Each advances by one compiled or eager step a batch, as its documentation does it. θ moves by
-−η ∇U/N + √(2η/N) z with the prior N(0, 1), as `kl.SGLD(η, num_data=N)`.
+−η ∇U/N + √(2η/N) z with the same prior, as `kl.SGLD(η, num_data=N)`.
 """
 
 import importlib.util
 
 import keras
 import numpy as np
+
+import keras_langevin as kl
 
 
 def installed():
@@ -33,6 +35,16 @@ def gaussian(outputs, y):
     return (-0.5 * ((outputs - y) ** 2).sum(-1)).mean()
 
 
+def prior_precisions(model):
+    """Of the default prior of the package, one a variable."""
+    prior = kl.priors.FanInNormal()
+    return [prior.for_variable(v).precision(v.shape) for v in model.trainable_variables]
+
+
+def log_prior(weights, precisions):
+    return -0.5 * sum(p * (w**2).sum() for p, w in zip(precisions, weights, strict=True))
+
+
 class Blackjax:
     """`blackjax.sgld` on a Keras model.
 
@@ -49,11 +61,12 @@ class Blackjax:
         import blackjax
         import jax
 
+        precisions = prior_precisions(model)
+
         def log_posterior(weights, batch):
             x, y = batch
             outputs, _ = model.stateless_call(weights, [], x)
-            log_prior = -0.5 * sum((w**2).sum() for w in weights)
-            return num_data * log_likelihood(outputs, y) + log_prior
+            return num_data * log_likelihood(outputs, y) + log_prior(weights, precisions)
 
         self.jax = jax
         self.kernel = jax.jit(blackjax.sgld(jax.grad(log_posterior)).step, donate_argnums=1)
@@ -91,11 +104,13 @@ class Posteriors:
             part.weight.data = torch.tensor(keras.ops.convert_to_numpy(layer.kernel).T.copy())
             part.bias.data = torch.tensor(keras.ops.convert_to_numpy(layer.bias))
 
+        precisions = prior_precisions(model)
+
         def log_posterior(weights, batch):
             x, y = batch
             outputs = torch.func.functional_call(network, weights, x)
-            log_prior = -0.5 * sum((w**2).sum() for w in weights.values())
-            return num_data * log_likelihood(outputs, y) + log_prior, outputs
+            prior = log_prior(weights.values(), precisions)
+            return num_data * log_likelihood(outputs, y) + prior, outputs
 
         self.transform = posteriors.sgmcmc.sgld.build(log_posterior, learning_rate / num_data)
         self.state = self.transform.init(dict(network.named_parameters()))

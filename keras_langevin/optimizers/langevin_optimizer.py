@@ -288,7 +288,7 @@ class LangevinOptimizer(JointOptimizer):
     def add_prior(self, values, gradients):
         """∇G from the gradient of the mean loss."""
         return [
-            g - prior.score(θ) * (1.0 / self.num_data)
+            prior.add_score(θ, -1.0 / self.num_data, g)
             for prior, θ, g in zip(self._priors, values, gradients, strict=True)
         ]
 

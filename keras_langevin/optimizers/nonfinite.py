@@ -1,5 +1,6 @@
 """What becomes of a step with NaN or infinity in it."""
 
+import keras
 from keras import ops
 
 from keras_langevin.arguments import one_of
@@ -94,7 +95,10 @@ _value = ops.convert_to_tensor
 
 def kept_finite(changes, is_taken):
     """Changes of a metric: none in a step that is not taken, and no entry that would overflow.
-    A choice entry by entry, which needs no second copy of the arrays."""
+    A choice entry by entry, which needs no second copy of the arrays; on torch, where that is six
+    operations, only if there is something to choose."""
+    if keras.backend.backend() == "torch" and is_taken and all_finite(v for _, v in changes):
+        return changes
     return [
         (v, ops.where(ops.logical_and(is_taken, ops.isfinite(value)), value, _value(v)))
         for v, value in changes

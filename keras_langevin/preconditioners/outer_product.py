@@ -5,6 +5,7 @@ import keras
 from keras import ops
 
 from keras_langevin.arguments import boolean, integer, non_negative_number, one_of
+from keras_langevin.multiply_add import multiply_add
 from keras_langevin.preconditioners.diagonal import Diagonal
 from keras_langevin.preconditioners.preconditioner import SMALLEST, AveragingPreconditioner
 from keras_langevin.preconditioners.quasi_diagonal import QuasiDiagonal, centred, with_added
@@ -94,7 +95,7 @@ class DiagonalOuterProduct(Diagonal, OuterProduct):
 
     def averages(self, gradients, statistics, rate):
         return [
-            (1 - rate) * moment + rate * statistics[source]
+            multiply_add(rate, statistics[source], (1 - rate) * moment)
             for moment, source in zip(self.states, self.sources, strict=True)
         ]
 
@@ -140,7 +141,7 @@ class QuasiDiagonalOuterProduct(QuasiDiagonal, OuterProduct):
             new = centred(block, batch)
             old = [ops.convert_to_tensor(next(states)) for _ in new]
             if block.bias is None:
-                values.append((1 - rate) * old[0] + rate * new[0])
+                values.append(multiply_add(rate, new[0], (1 - rate) * old[0]))
             else:
                 values += _merge(block, *old, *new, rate)
         return values
@@ -160,9 +161,6 @@ def _merge(block, schur, mean, moment, new_schur, new_mean, new_moment, rate):
     weight = new_share / ops.where(merged > 0, merged, 1.0)
     weight = ops.reshape(weight, block.bias_shape)
     step = new_mean - mean
-    between = ops.reshape(old_share, block.bias_shape) * weight * step * step
-    return (
-        (1 - rate) * schur + rate * new_schur + between,
-        mean + weight * step,
-        merged,
-    )
+    between = ops.reshape(old_share, block.bias_shape) * weight
+    within = multiply_add(rate, new_schur, (1 - rate) * schur)
+    return multiply_add(between, step * step, within), multiply_add(weight, step, mean), merged

@@ -6,6 +6,7 @@ import math
 from keras import ops
 
 from keras_langevin.arguments import boolean, integer, unit_interval
+from keras_langevin.multiply_add import multiply_add
 from keras_langevin.weights import is_statistic
 
 # Below this an entry of a metric counts as zero; drift and noise see the same clamped value.
@@ -136,7 +137,7 @@ class Preconditioner:
         if normals is None:
             return moves
         noise = self.sample(metric, normals)
-        return [m + noise_scale * n for m, n in zip(moves, noise, strict=True)]
+        return [multiply_add(noise_scale, n, m) for m, n in zip(moves, noise, strict=True)]
 
     def squared_length(self, metric, vectors):
         """vᵀ C v."""

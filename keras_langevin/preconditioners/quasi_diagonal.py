@@ -4,6 +4,7 @@ import math
 
 from keras import ops
 
+from keras_langevin.multiply_add import multiply_add
 from keras_langevin.preconditioners.preconditioner import SMALLEST, Preconditioner
 from keras_langevin.statistics.block import (
     BIAS_SECOND_MOMENT,
@@ -55,9 +56,7 @@ class QuasiDiagonal(Preconditioner):
 
     def displacement(self, metric, slopes, rate, normals, noise_scale):
         """Drift and noise of the weights first, so that they are sheared once, together."""
-        moves = [-rate * g for g in slopes]
-        if normals is not None:
-            moves = [m + noise_scale * ξ for m, ξ in zip(moves, normals, strict=True)]
+        moves = [None] * len(slopes)
         for block, (schur, *pairing) in zip(self.layout.blocks, metric, strict=True):
             slope = slopes[block.kernel]
             if block.bias is not None:
@@ -69,6 +68,8 @@ class QuasiDiagonal(Preconditioner):
             if block.bias is not None:
                 bias = _move(bias_moment, bias_slope, rate, normals, block.bias, noise_scale)
                 moves[block.bias] = _shear(block, bias, mean, weight)
+        for i in [i for i, move in enumerate(moves) if move is None]:
+            moves[i] = _move(1.0, slopes[i], rate, normals, i, noise_scale)
         return moves
 
     def squared_length(self, metric, vectors):
@@ -132,16 +133,16 @@ def centred(block, batch):
 def with_added(block, moments, added):
     """The metric when `added(position)` is added to the diagonal entries Mii and M00."""
     schur, *pairing = moments
-    schur = schur + added(block.kernel)
+    own = added(block.kernel)
     if block.bias is None:
-        return (ops.maximum(schur, SMALLEST),)
+        return (ops.maximum(schur + own, SMALLEST),)
     mean, bias_moment = pairing
     extra = added(block.bias)
     total = ops.maximum(bias_moment + extra, SMALLEST)
     # Adding to M00 pulls the mean toward zero and leaves Mii: exact, no cancellation.
     kept = ops.reshape(bias_moment / total, block.bias_shape)
-    schur = schur + mean * mean * extra * kept
-    return ops.maximum(schur, SMALLEST), mean * kept, total
+    schur = multiply_add(extra * kept, mean * mean, schur)
+    return ops.maximum(schur + own, SMALLEST), mean * kept, total
 
 
 def _move(moment, slope, rate, normals, position, noise_scale):
@@ -149,7 +150,7 @@ def _move(moment, slope, rate, normals, position, noise_scale):
     if normals is None:
         return -rate * slope / moment
     root = ops.rsqrt(moment)
-    return (noise_scale * normals[position] - rate * slope * root) * root
+    return root * multiply_add(noise_scale, normals[position], -rate * (slope * root))
 
 
 def _shear(block, bias, mean, weight):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_langevin.arguments import boolean, positive_number
+from keras_langevin.multiply_add import multiply_add
 from keras_langevin.preconditioners.preconditioner import AveragingPreconditioner
 from keras_langevin.statistics.block import BIAS_SECOND_MOMENT, SECOND_MOMENT
 
@@ -57,7 +58,9 @@ class RMSProp(AveragingPreconditioner):
         flat = [ops.reshape(g, (-1,)) for g in gradients]
         means = [ops.vdot(g, g) / g.shape[0] for g in flat]
         squares = [ops.where(first, m, s) for m, s in zip(means, squares, strict=True)]
-        return [(1 - rate) * v + rate * s for v, s in zip(self.states, squares, strict=True)]
+        return [
+            multiply_add(rate, s, (1 - rate) * v) for v, s in zip(self.states, squares, strict=True)
+        ]
 
     def metric(self, states):
         return [v + self.epsilon for v in states]
@@ -73,8 +76,8 @@ class RMSProp(AveragingPreconditioner):
             return super().displacement(metric, slopes, rate, normals, noise_scale)
         moves = []
         for v, g, ξ in zip(metric, slopes, normals, strict=True):
-            inverse = ops.rsqrt(v)
-            moves.append(noise_scale * ops.sqrt(inverse) * ξ - rate * inverse * g)
+            root = ops.sqrt(ops.rsqrt(v))
+            moves.append(root * multiply_add(noise_scale, ξ, -rate * (root * g)))
         return moves
 
     def whiten(self, metric, vectors):
