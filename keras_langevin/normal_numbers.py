@@ -25,7 +25,7 @@ _LEVELS = 256 * (8 * 255 + 1)
 
 def normal_by_quantile(words):
     """The exact way: one bit for the sign, 31 for the two-sided tail probability
-    p = P(|z'| > |z|). Reaches to 6.2 standard deviations; half of its cost is the logarithm."""
+    p = P(|z'| > |z|). Reaches to 6.3 standard deviations; half of its cost is the logarithm."""
     magnitude = ops.cast(ops.bitwise_and(words, word(0x7FFFFFFF)), "float32")
     p = (magnitude + 0.5) * 2.0**-31
     w = -ops.log(p * (2.0 - p))  # = -log(1 - x^2) at x = 1 - p, exact in the tail
