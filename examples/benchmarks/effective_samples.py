@@ -19,8 +19,9 @@
 the learning rate of `kl.SGLD`, whose dynamics is theirs.
 
 Effective samples are those of `kl.diagnostics.effective_sample_size`; time is that of a step inside
-`fit` (peers: of their compiled step), all methods in turns. Peers as in `step_time.py`. Rows go to
-`benchmark_effective_samples.jsonl`; what is there is not run again, but for the time.
+`fit`, ten an execution (peers: of their compiled step), all methods in turns. Peers as in
+`step_time.py`. Rows go to `benchmark_effective_samples.jsonl`; what is there is not run again, but
+for the time.
 """
 
 import argparse
@@ -70,8 +71,13 @@ class Problem:
 
     def compiled(self, optimizer):
         model = self.network()
-        jit_compile = keras.backend.backend() != "torch"
-        model.compile(optimizer, self.loss, jit_compile=jit_compile)
+        is_compiled = keras.backend.backend() != "torch"
+        model.compile(
+            optimizer,
+            self.loss,
+            jit_compile=is_compiled,
+            steps_per_execution=10 if is_compiled else 1,
+        )
         return kl.warm_up_metric(model, self.x, self.y, self.batch_size)
 
     def learning_rate(self, cls):
