@@ -76,7 +76,7 @@ class JointOptimizer(keras.optimizers.Optimizer):
                     value = ops.stack([variable[1], value[1]])
                 elif not variable.statistic.is_intensive:
                     power = scale**2 if variable.statistic.is_of_gradients else 1.0
-                    value = value / ops.cast(power * num_replicas(), value.dtype)
+                    value = _divided(value, power * num_replicas())
                 variable.assign(self._accumulated_statistic(variable, value))
         rest = [(g, v) for g, v in zip(grads, vars, strict=True) if not is_statistic(v)]
         return super()._overwrite_variables_directly_with_gradients(
@@ -198,6 +198,11 @@ def _loss_scale(optimizer, measured):
         if variable.statistic.kind == "loss_scale":
             return gradient
     return optimizer.loss_scale_factor or 1.0
+
+
+def _divided(value, divisor):
+    is_one = isinstance(divisor, int | float) and divisor == 1
+    return value if is_one else value / ops.cast(divisor, value.dtype)
 
 
 def _dense(gradient):

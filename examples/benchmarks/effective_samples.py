@@ -25,6 +25,7 @@ for the time.
 """
 
 import argparse
+import functools
 import itertools
 import sys
 from pathlib import Path
@@ -102,8 +103,8 @@ class Problem:
             for part in rows[: count * self.batch_size].reshape(count, -1)
         ]
 
-    def endless_batches(self):
-        rng = np.random.default_rng(0)
+    def endless_batches(self, seed):
+        rng = np.random.default_rng(seed)
         while True:
             yield from self.batches(rng)
 
@@ -220,8 +221,9 @@ PROBLEMS = {"regression": Regression, "mnist": Images, "digits": Images}
 # ----------------------------------------------------------------------------------- chains
 
 
-def own_draws(problem, cls, learning_rate):
-    model = problem.compiled(cls(learning_rate, num_data=problem.num_data, seed=1))
+def own_draws(problem, cls, learning_rate, seed):
+    keras.utils.set_random_seed(seed)
+    model = problem.compiled(cls(learning_rate, num_data=problem.num_data, seed=seed))
     sampler = kl.PosteriorSampler(problem.burn_in, problem.thinning, unit="step")
     last = problem.burn_in + problem.draws * problem.thinning
     epochs = -(-last // (len(problem.x) // problem.batch_size))
@@ -238,9 +240,9 @@ def own_draws(problem, cls, learning_rate):
     return np.stack([problem.quantities(list(sample.values())) for sample in chosen])
 
 
-def peer_draws(problem, cls, learning_rate):
-    peer = cls(problem.network(), problem.log_likelihood, learning_rate, problem.num_data)
-    batches = problem.endless_batches()
+def peer_draws(problem, cls, learning_rate, seed):
+    peer = cls(problem.network(), problem.log_likelihood, learning_rate, problem.num_data, seed)
+    batches = problem.endless_batches(seed)
     peer.run(itertools.islice(batches, problem.burn_in))
     draws = []
     for _ in range(problem.draws):
@@ -249,19 +251,22 @@ def peer_draws(problem, cls, learning_rate):
     return np.stack(draws)
 
 
-def measured(problem, name, rate_of):
+def measured(problem, name, learning_rate, seed):
     """Effective samples in 1000 steps."""
     if name in OWN:
-        learning_rate = problem.learning_rate(OWN[name])
-        draws = own_draws(problem, OWN[name], learning_rate)
+        draws = own_draws(problem, OWN[name], learning_rate, seed)
     else:
-        learning_rate = rate_of["SGLD"]
-        draws = peer_draws(problem, peers.installed()[name], learning_rate)
+        draws = peer_draws(problem, peers.installed()[name], learning_rate, seed)
     found = problem.found(draws)
     steps = problem.draws * problem.thinning / 1000
     for key in ("effective samples", "in the slowest direction"):
         found[key] /= steps
-    return {"learning rate": learning_rate} | found
+    return found
+
+
+def learning_rate(problem, name, rates):
+    found = problem.learning_rate(OWN[name]) if name in OWN else rates["SGLD"]
+    return {"learning rate": found}
 
 
 def milliseconds(problem, rates, turns):
@@ -285,6 +290,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("problem", choices=PROBLEMS)
     parser.add_argument("--data-dir", type=Path, help="of MNIST")
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--turns", type=int, default=7, help="for the time")
     parser.add_argument("--quick", action="store_true", help="a short chain")
     parser.add_argument("--results", type=Path, help="folder; demo_output with --quick")
@@ -295,8 +301,12 @@ def main():
     key = {"problem": options.problem, "backend": keras.backend.backend()}
     rates = {}
     for name in [*OWN, *peers.installed()]:
-        row = results.run(measured, problem, name, rates, **key, method=name, kind="samples")
-        rates[name] = row["learning rate"]
+        own_key = key | {"method": name}
+        find = functools.partial(learning_rate, problem, name, rates)
+        rates[name] = results.run(find, **own_key, kind="rate")["learning rate"]
+        for seed in range(options.seeds):
+            run = functools.partial(measured, problem, name, rates[name], seed)
+            results.run(run, **own_key, kind="samples", seed=seed)
     times = milliseconds(problem, rates, options.turns)
     for name, value in times.items():
         results.add({**key, "method": name, "kind": "time", "ms a step": value, "by": versions()})
@@ -304,18 +314,46 @@ def main():
 
 
 def page_rows(rows):
-    """Samples and the last time of every method, per second and over those of `SGLD`."""
-    keys = ("problem", "backend", "method")
-    times = {tuple(r[k] for k in keys): r for r in rows if r["kind"] == "time"}
-    joined = []
+    """Means over seeds, ± their standard errors, and with the last time of every method the
+    effective samples a second."""
+    groups = {}
     for row in rows:
-        time = times.get(tuple(row[k] for k in keys))
-        if row["kind"] == "samples" and time:
-            words = {k: v for k, v in row.items() if k != "kind"}
-            second = row["effective samples"] / time["ms a step"]
-            joined.append(words | {"ms a step": time["ms a step"], "a second": second})
-    sgld = {tuple(r[k] for k in keys[:2]): r["a second"] for r in joined if r["method"] == "SGLD"}
-    return [r | {"/ SGLD": r["a second"] / sgld[r["problem"], r["backend"]]} for r in joined]
+        name = tuple(row[k] for k in ("problem", "backend", "method"))
+        groups.setdefault(name, []).append(row)
+    lines = []
+    for (problem, backend, method), own in groups.items():
+        rate, time = (last(own, kind) for kind in ("rate", "time"))
+        samples = [r for r in own if r["kind"] == "samples"]
+        second = [r["effective samples"] / time["ms a step"] for r in samples]
+        lines.append(
+            {
+                "problem": problem,
+                "backend": backend,
+                "method": method,
+                "learning rate": rate["learning rate"],
+                "seeds": len(samples),
+                "effective samples in 1,000 steps": spread(samples, "effective samples"),
+                "in the slowest direction": spread(samples, "in the slowest direction"),
+                "ms a step": time["ms a step"],
+                "effective samples a second": float(np.mean(second)),
+            }
+            | {k: spread(samples, k) for k in QUALITY if k in samples[0]}
+        )
+    return lines
+
+
+QUALITY = ("largest variance", "NLL of the ensemble")
+
+
+def last(rows, kind):
+    return [row for row in rows if row["kind"] == kind][-1]
+
+
+def spread(rows, name):
+    values = [row[name] for row in rows]
+    if len(values) == 1:
+        return values[0]
+    return f"{np.mean(values):.3g} ± {np.std(values, ddof=1) / len(values) ** 0.5:.2g}"
 
 
 if __name__ == "__main__":

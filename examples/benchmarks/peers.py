@@ -53,11 +53,12 @@ class Blackjax:
         log_likelihood: `categorical` or `gaussian`.
         learning_rate: η.
         num_data: N.
+        seed: Of its noise.
     """
 
     name = "blackjax SGLD"
 
-    def __init__(self, model, log_likelihood, learning_rate, num_data):
+    def __init__(self, model, log_likelihood, learning_rate, num_data, seed=0):
         import blackjax
         import jax
 
@@ -71,7 +72,7 @@ class Blackjax:
         self.jax = jax
         self.kernel = jax.jit(blackjax.sgld(jax.grad(log_posterior)).step, donate_argnums=1)
         self.weights = [jax.numpy.array(v.value) for v in model.trainable_variables]
-        self.key, self.step_size = jax.random.key(0), learning_rate / num_data
+        self.key, self.step_size = jax.random.key(seed), learning_rate / num_data
 
     def run(self, batches):
         """One step a batch, and waits for the last."""
@@ -91,9 +92,11 @@ class Posteriors:
 
     name = "posteriors SGLD"
 
-    def __init__(self, model, log_likelihood, learning_rate, num_data):
+    def __init__(self, model, log_likelihood, learning_rate, num_data, seed=0):
         import posteriors
         import torch
+
+        torch.manual_seed(seed)
 
         linear = [layer for layer in model.layers if hasattr(layer, "kernel")]
         shapes = [tuple(layer.kernel.shape) for layer in linear]

@@ -29,13 +29,13 @@ def measure(block, features, deltas, shift, kinds, spatial) -> dict:
         spatial: `"independent"` sums δ²x² over positions, as if the gradients at two
             positions of one example were uncorrelated; `"exact"` squares the sum.
     """
-    batch = ops.cast(ops.shape(deltas)[0], "float32")
+    # All are quadratic in δ: dividing it by √batch makes means of sums, in the smallest array.
+    deltas = deltas * ops.rsqrt(ops.cast(ops.shape(deltas)[0], "float32"))
     if keras.backend.is_float_dtype(features.dtype):
         features = ops.cast(features, "float32")
     centred = features if shift is None else features - _like(features, shift[1])
     moments = _exact if spatial == "exact" else _independent
     values = moments(block, centred, deltas, kinds)
-    values = {kind: value / batch for kind, value in values.items()}
     if SHIFT in kinds:
         # Any shift is exact as long as measuring and using it agree; the mean is precise.
         means = ops.mean(ops.reshape(features, (-1, shift.shape[1])), axis=0)
