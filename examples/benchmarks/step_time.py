@@ -168,24 +168,20 @@ def page(rows):
             line["of runs"] = ", ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
         shown.append(line | {"target": own[-1]["target"]})
     machines = {row["backend"]: row["machine"] for row in rows}
-    return "\n".join(
-        [
-            "# Time of a training step",
-            "",
-            "`KERAS_BACKEND=... python examples/benchmarks/step_time.py`: the 784-400-400-10",
-            "network inside `fit`. In each run medians of turns in one process; here medians of all.",
-            "Where the ratio is above the target, it is missed.",
-            "",
-            "On TensorFlow with two threads a compiled function is slow or fast for the life of its",
-            "process: of three that were made alike one took 22 ms a step and two 12, with the same",
-            "processor time. One thread has no such luck.",
-            "",
-            timing.table(shown),
-            "",
-            *[f"- {backend}: {machine}" for backend, machine in machines.items()],
-            "",
-        ]
-    )
+    versions = "\n".join(f"- {backend}: {machine}" for backend, machine in machines.items())
+    return f"{HEAD}\n{timing.table(shown)}\n\n{versions}\n"
+
+
+HEAD = """# Time of a training step
+
+`KERAS_BACKEND=... python examples/benchmarks/step_time.py [--one-thread]`: the 784-400-400-10
+network inside `fit`. In each run medians of turns in one process; here medians of runs. Where the
+ratio is above the target, it is missed.
+
+On TensorFlow with two threads a compiled function is slow or fast for the life of its process: of
+three that were made alike one took 22 ms a step and two 12, with the same processor time. One
+thread has no such luck.
+"""
 
 
 if __name__ == "__main__":
