@@ -26,13 +26,14 @@ SETTINGS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data-dir", help="as in mnist_natural_langevin.py")
+    parser.add_argument("--strides", type=int, nargs="+", default=STRIDES)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=30)
     options = parser.parse_args()
     task = tuning_task(digits_data.load("mnist", options.data_dir), batch_size=500)
     print("| method | stride | examples | NLL | ms/step |\n| --- | ---: | ---: | ---: | ---: |")
     for name, settings in SETTINGS.items():
-        for stride in STRIDES:
+        for stride in options.strides:
             losses, times = [], []
             for seed in range(options.seeds):
                 run = train(

@@ -118,11 +118,14 @@ class CountedCalls:
         monkeypatch.setattr(keras.Model, "predict", predict)
 
 
-def test_a_single_silent_batch_needs_no_data_set(monkeypatch):
+def test_silent_arrays_need_no_data_set(monkeypatch):
     model = two_outputs()
     ensemble = ensemble_of(model, draw(model))
+    expected = [ensemble.predict(X, size) for size in (None, 20)]
     calls = CountedCalls(monkeypatch)
-    ensemble.predict(X, verbose=0)
+    for size, outputs in zip((None, 20), expected, strict=True):
+        for a, b in zip(ensemble.predict(X, size, verbose=0), outputs, strict=True):
+            np.testing.assert_array_equal(a, b)
     ensemble.predict_uncertainty(X, verbose=0)
     assert calls.batch_sizes == []
     ensemble.predict(X, verbose=2)
@@ -130,7 +133,7 @@ def test_a_single_silent_batch_needs_no_data_set(monkeypatch):
     ensemble.predict(keras.ops.convert_to_tensor(X), verbose=0)
     assert calls.batch_sizes == [1024] * 3
     calls.batch_sizes.clear()
-    ensemble.predict(X, 50, verbose=0)
+    ensemble.predict(X, 50, verbose=2)
     ensemble.predict(X, steps=3, verbose=0)
     assert calls.batch_sizes == [50, None]
 
