@@ -291,6 +291,7 @@ def main():
     parser.add_argument("problem", choices=PROBLEMS)
     parser.add_argument("--data-dir", type=Path, help="of MNIST")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--methods", help="comma-separated; all that are installed")
     parser.add_argument("--turns", type=int, default=7, help="for the time")
     parser.add_argument("--quick", action="store_true", help="a short chain")
     parser.add_argument("--results", type=Path, help="folder; demo_output with --quick")
@@ -300,7 +301,8 @@ def main():
     problem = PROBLEMS[options.problem](options)
     key = {"problem": options.problem, "backend": keras.backend.backend()}
     rates = {}
-    for name in [*OWN, *peers.installed()]:
+    known = [*OWN, *peers.installed()]
+    for name in options.methods.split(",") if options.methods else known:
         own_key = key | {"method": name}
         find = functools.partial(learning_rate, problem, name, rates)
         rates[name] = results.run(find, **own_key, kind="rate")["learning rate"]
@@ -322,6 +324,8 @@ def page_rows(rows):
         groups.setdefault(name, []).append(row)
     lines = []
     for (problem, backend, method), own in groups.items():
+        if {"rate", "samples", "time"} - {row["kind"] for row in own}:
+            continue
         rate, time = (last(own, kind) for kind in ("rate", "time"))
         samples = [r for r in own if r["kind"] == "samples"]
         second = [r["effective samples"] / time["ms a step"] for r in samples]
