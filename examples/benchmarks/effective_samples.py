@@ -93,15 +93,8 @@ class Problem:
 
     def batches(self, rng):
         """Of one epoch, for peers."""
-        rows = np.arange(len(self.x))
-        if self.is_shuffled:
-            rng.shuffle(rows)
-        count = len(rows) // self.batch_size
-        tensor = keras.ops.convert_to_tensor
-        return [
-            (tensor(self.x[part]), tensor(self.y[part]))
-            for part in rows[: count * self.batch_size].reshape(count, -1)
-        ]
+        generator = rng if self.is_shuffled else None
+        return peers.batches(self.x, self.y, self.batch_size, generator)
 
     def endless_batches(self, seed):
         rng = np.random.default_rng(seed)
@@ -132,7 +125,8 @@ class Regression(Problem):
         x = deviations * (2.0 + rng.standard_normal((self.num_data, inputs)))
         design = np.c_[x, np.ones(len(x))]
         y = design @ rng.standard_normal(inputs + 1) + rng.standard_normal(len(x))
-        precision = np.append(np.full(inputs, inputs / 10), 1.0)  # of `kl.priors.FanInNormal()`
+        of_weight, of_bias = peers.prior_precisions(network(self.sizes))
+        precision = np.append(np.full(inputs, of_weight), of_bias)
         covariance = np.linalg.inv(design.T @ design + np.diag(precision))
         variances, directions = np.linalg.eigh(covariance)
         self.spread = directions * np.sqrt(variances)

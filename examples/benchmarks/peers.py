@@ -19,6 +19,18 @@ def installed():
     return {p.name: p for p in peers if importlib.util.find_spec(p.name.split()[0])}
 
 
+def batches(x, y, batch_size, generator=None):
+    """Pairs of tensors, of one pass over the data; in random order with a NumPy generator. What is
+    left over at the end is left out."""
+    rows = np.arange(len(x))
+    if generator is not None:
+        generator.shuffle(rows)
+    count = len(rows) // batch_size
+    tensor = keras.ops.convert_to_tensor
+    parts = rows[: count * batch_size].reshape(count, batch_size)
+    return [(tensor(x[part]), tensor(y[part])) for part in parts]
+
+
 def categorical(logits, y):
     """Mean log probability of the labels, by the backend's own functions."""
     if keras.backend.backend() == "torch":

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from predict import RESULTS, network, random_members
 from results_file import Results
+from step_time import epoch_of
 from timing import interleaved, last_rows, versions, write_page
 
 import keras_langevin as kl
@@ -41,13 +42,10 @@ def steps_of(width, turns):
     epochs = {}
     for name, make in MAKE.items():
         model = network((width,) * 4)
-        optimizer = make(len(x))
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(optimizer, loss, jit_compile=keras.backend.backend() != "torch")
-        kl.track_statistics(model, optimizer)
-        epochs[name] = lambda model=model: model.fit(x, y, BATCH, shuffle=False, verbose=0)
+        weights = model.count_params()
+        epochs[name] = epoch_of(model, make(len(x)), x, y, BATCH, shuffle=False)
     seconds = interleaved(epochs, turns)
-    return model.count_params(), {k: 1e3 * float(np.median(s)) / STEPS for k, s in seconds.items()}
+    return weights, {k: 1e3 * float(np.median(s)) / STEPS for k, s in seconds.items()}
 
 
 def prediction(count, turns):

@@ -27,6 +27,7 @@ sys.path.append(str(Path(__file__).parent))
 
 import peers
 import timing
+from predict import LARGE, network
 from results_file import Results
 
 import keras_langevin as kl
@@ -98,7 +99,9 @@ def measured(backend, batch_size, steps, turns):
     rng = np.random.default_rng(0)
     x = rng.random((batch_size * steps, 784), dtype="float32")
     y = rng.integers(0, 10, len(x))
-    epochs = {name: epoch_of(make(len(x)), x, y, batch_size) for name, make, *_ in METHODS}
+    epochs = {
+        name: epoch_of(network(LARGE), make(len(x)), x, y, batch_size) for name, make, *_ in METHODS
+    }
     against = {name: (rival, targets.get(batch_size)) for name, _, rival, targets in METHODS}
     for name, make in peers.installed().items():
         epochs[name] = peer_epoch(make, x, y, batch_size)
@@ -122,32 +125,18 @@ def measured(backend, batch_size, steps, turns):
     ]
 
 
-def network():
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((784,)),
-            layers.Dense(400, "relu"),
-            layers.Dense(400, "relu"),
-            layers.Dense(10),
-        ]
-    )
-
-
-def epoch_of(optimizer, x, y, batch_size):
-    model = network()
+def epoch_of(model, optimizer, x, y, batch_size, **arguments):
+    """A function that trains for an epoch."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, jit_compile=BACKEND != "torch")
     if getattr(optimizer, "statistics", None):
         kl.track_statistics(model, optimizer)
-    return lambda: model.fit(x, y, batch_size=batch_size, verbose=0)
+    return lambda: model.fit(x, y, batch_size=batch_size, verbose=0, **arguments)
 
 
 def peer_epoch(make, x, y, batch_size):
-    peer = make(network(), peers.categorical, RATE, len(x))
-    parts = np.arange(len(x)).reshape(-1, batch_size)
-    tensor = keras.ops.convert_to_tensor
-    batches = [(tensor(x[part]), tensor(y[part])) for part in parts]
+    peer = make(network(LARGE), peers.categorical, RATE, len(x))
+    batches = peers.batches(x, y, batch_size)
     return lambda: peer.run(batches)
 
 

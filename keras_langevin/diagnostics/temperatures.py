@@ -255,7 +255,7 @@ class Slope:
         with untracked(self.model):
             slopes = gradient(lambda sampled: self._loss([*sampled, *fixed], *data), sampled)
         return [
-            g - prior.score(θ) / self.num_data
+            prior.add_score(θ, -1.0 / self.num_data, g)
             for prior, θ, g in zip(self.priors, sampled, slopes, strict=True)
         ]
 
