@@ -226,6 +226,9 @@ def _sum_over_replicas(optimizer, gradients, variables):
 
 
 def _assign_all(optimizer, results):
+    """Replicas compute the same step from the same sums, but TensorFlow's graph optimizer may
+    rewrite one's arithmetic and not another's. So where they meet, all take the first one's
+    values, lest the copies of a chain drift apart by rounding."""
     if keras.backend.backend() != "tensorflow":
         for variable, value in results:
             variable.assign(ops.cast(value, variable.dtype))
@@ -234,8 +237,9 @@ def _assign_all(optimizer, results):
 
     def assign(strategy, variables, values):
         for variable, value in zip(variables, values, strict=True):
+            first = strategy.experimental_local_results(value)[0]
             strategy.extended.update(
-                variable, lambda v, new: v.assign(new), args=(value,), group=False
+                variable, lambda v, new: v.assign(new), args=(first,), group=False
             )
 
     variables = [v.value if isinstance(v, keras.Variable) else v for v, _ in results]
