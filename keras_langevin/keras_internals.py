@@ -231,7 +231,7 @@ def _assign_all(optimizer, results):
     values, lest the copies of a chain drift apart by rounding."""
     if keras.backend.backend() != "tensorflow":
         for variable, value in results:
-            variable.assign(ops.cast(value, variable.dtype))
+            variable.assign(value)
         return
     import tensorflow as tf
 

@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_langevin.arguments import instance, number, positive_number, shorten, width
-from keras_langevin.multiply_add import multiply_add
+from keras_langevin.arithmetic import multiply_add
 
 __all__ = [
     "ByPattern",

@@ -473,6 +473,7 @@ CALLS = {
             "bias_axes": (-1,),
             "shift_shape": (2, 1),
             "per_example": None,
+            "adjoint": None,
         }
     ),
     "statistics.Statistic": Call(fixed(kind="loss", block=None)),

@@ -219,8 +219,8 @@ def test_the_noise_covariance_is_the_inverse_metric(case):
     def flat(arrays):
         return np.concatenate([ops.convert_to_numpy(a).ravel() for a in arrays])
 
-    moves = metric_of.displacement(metric, slopes, 0.3, normals, 0.2)
     expected = 0.2 * factor @ flat(normals) - 0.3 * inverse @ flat(slopes)
+    moves = metric_of.displacement(metric, slopes, 0.3, normals, 0.2)
     np.testing.assert_allclose(flat(moves), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
     length = float(metric_of.squared_length(metric, slopes))
     assert length == pytest.approx(flat(slopes) @ inverse @ flat(slopes), rel=1e-4)

@@ -22,6 +22,7 @@ from keras_langevin.arguments import (
     shorten,
     unit_interval,
 )
+from keras_langevin.arithmetic import with_product
 from keras_langevin.keras_arguments import keras_name
 from keras_langevin.keras_internals import JointOptimizer, learning_rate_schedule, schedule_step
 from keras_langevin.noise import standard_normal
@@ -423,7 +424,8 @@ class LangevinOptimizer(JointOptimizer):
 
 
 def _added(values, moves):
-    return [θ + move for θ, move in zip(values, moves, strict=True)]
+    """The sums; the moves are used up."""
+    return [with_product(move, 1, θ) for θ, move in zip(values, moves, strict=True)]
 
 
 def _warn_about(parameters):

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_langevin.arithmetic import scaled, with_product
 from keras_langevin.preconditioners.preconditioner import Preconditioner
 
 
@@ -14,6 +15,10 @@ class Diagonal(Preconditioner):
     def sample(self, metric, normals):
         return [x if m is None else x * ops.rsqrt(m) for m, x in zip(metric, normals, strict=True)]
 
+    def displacement(self, metric, slopes, rate, normals, noise_scale):
+        roots = [None if m is None else ops.rsqrt(m) for m in metric]
+        return moves(roots, slopes, rate, normals, noise_scale)
+
     def whiten(self, metric, vectors):
         return self.sample(metric, vectors)
 
@@ -23,3 +28,23 @@ class Diagonal(Preconditioner):
     def log_volume(self, metric, other):
         pairs = zip(metric, other, strict=True)
         return sum(ops.sum(ops.log(b / a)) for a, b in pairs if a is not None)
+
+
+def moves(roots, slopes, rate, normals, noise_scale):
+    """−η C g + s L ξ for L = diag(`roots`), None for L = 1; without noise where `normals` is None.
+    The normals are used up."""
+    normals = [None] * len(slopes) if normals is None else normals
+    whitened = [g if root is None else g * root for root, g in zip(roots, slopes, strict=True)]
+    return [
+        move(root, w, rate, normal, noise_scale)
+        for root, w, normal in zip(roots, whitened, normals, strict=True)
+    ]
+
+
+def move(root, whitened, rate, normal, noise_scale):
+    """L (−η w + s ξ) for one parameter, where w = Lᵀ g; ξ is used up."""
+    if normal is None:
+        step = -rate * whitened
+    else:
+        step = with_product(scaled(normal, noise_scale), -rate, whitened)
+    return step if root is None else scaled(step, root)

@@ -5,7 +5,7 @@ import keras
 from keras import ops
 
 from keras_langevin.arguments import boolean, integer, non_negative_number, one_of
-from keras_langevin.multiply_add import multiply_add
+from keras_langevin.arithmetic import at_least, mixed, scaled, with_product
 from keras_langevin.preconditioners.diagonal import Diagonal
 from keras_langevin.preconditioners.preconditioner import SMALLEST, AveragingPreconditioner
 from keras_langevin.preconditioners.quasi_diagonal import QuasiDiagonal, centred, with_added
@@ -95,14 +95,14 @@ class DiagonalOuterProduct(Diagonal, OuterProduct):
 
     def averages(self, gradients, statistics, rate):
         return [
-            multiply_add(rate, statistics[source], (1 - rate) * moment)
+            mixed(ops.convert_to_tensor(moment), statistics[source], rate)
             for moment, source in zip(self.states, self.sources, strict=True)
         ]
 
     def metric(self, states):
         metric = [None] * len(self.layout.shapes)
         for position, moment in zip(self.positions, states, strict=True):
-            metric[position] = ops.maximum(moment + self.added(position), SMALLEST)
+            metric[position] = at_least(moment + self.added(position), SMALLEST)
         return metric
 
 
@@ -141,7 +141,7 @@ class QuasiDiagonalOuterProduct(QuasiDiagonal, OuterProduct):
             new = centred(block, batch)
             old = [ops.convert_to_tensor(next(states)) for _ in new]
             if block.bias is None:
-                values.append(multiply_add(rate, new[0], (1 - rate) * old[0]))
+                values.append(mixed(*old, *new, rate))
             else:
                 values += _merge(block, *old, *new, rate)
         return values
@@ -155,12 +155,14 @@ class QuasiDiagonalOuterProduct(QuasiDiagonal, OuterProduct):
 
 
 def _merge(block, schur, mean, moment, new_schur, new_mean, new_moment, rate):
-    """The average of two weighted sets of inputs, centred on their common mean (Welford)."""
+    """The average of two weighted sets of inputs, centred on their common mean (Welford). The new
+    set is used up."""
     old_share, new_share = (1 - rate) * moment, rate * new_moment
     merged = old_share + new_share
     weight = new_share / ops.where(merged > 0, merged, 1.0)
     weight = ops.reshape(weight, block.bias_shape)
-    step = new_mean - mean
+    step = with_product(new_mean, -1, mean)
     between = ops.reshape(old_share, block.bias_shape) * weight
-    within = multiply_add(rate, new_schur, (1 - rate) * schur)
-    return multiply_add(between, step * step, within), multiply_add(weight, step, mean), merged
+    schur = with_product(scaled(new_schur, rate), 1 - rate, schur)
+    schur = with_product(schur, between, step * step)
+    return schur, with_product(scaled(step, weight), 1, mean), merged

@@ -6,7 +6,7 @@ import math
 from keras import ops
 
 from keras_langevin.arguments import boolean, integer, unit_interval
-from keras_langevin.multiply_add import multiply_add
+from keras_langevin.arithmetic import scaled, with_product
 from keras_langevin.weights import is_statistic
 
 # Below this an entry of a metric counts as zero; drift and noise see the same clamped value.
@@ -130,14 +130,15 @@ class Preconditioner:
         """−η C g + s L ξ, the step of Langevin dynamics; without noise where `normals` is None.
 
         Args:
-            slopes, normals: g and ξ.
+            slopes: g.
+            normals: ξ, which is used up (`keras_langevin.arithmetic`).
             rate, noise_scale: η and s, scalars.
         """
-        moves = [-rate * d for d in self.solve(metric, slopes)]
+        drift = self.solve(metric, slopes)
         if normals is None:
-            return moves
-        noise = self.sample(metric, normals)
-        return [multiply_add(noise_scale, n, m) for m, n in zip(moves, noise, strict=True)]
+            return [-rate * d for d in drift]
+        noise = [scaled(n, noise_scale) for n in self.sample(metric, normals)]
+        return [with_product(n, -rate, d) for n, d in zip(noise, drift, strict=True)]
 
     def squared_length(self, metric, vectors):
         """vᵀ C v."""

@@ -4,7 +4,8 @@ import math
 
 from keras import ops
 
-from keras_langevin.multiply_add import multiply_add
+from keras_langevin.arithmetic import at_least, multiply_add, scaled, with_product
+from keras_langevin.preconditioners.diagonal import move
 from keras_langevin.preconditioners.preconditioner import SMALLEST, Preconditioner
 from keras_langevin.statistics.block import (
     BIAS_SECOND_MOMENT,
@@ -56,20 +57,25 @@ class QuasiDiagonal(Preconditioner):
 
     def displacement(self, metric, slopes, rate, normals, noise_scale):
         """Drift and noise of the weights first, so that they are sheared once, together."""
+        normals = [None] * len(slopes) if normals is None else normals
         moves = [None] * len(slopes)
+
+        def moved(position, root, whitened):
+            return move(root, whitened, rate, normals[position], noise_scale)
+
         for block, (schur, *pairing) in zip(self.layout.blocks, metric, strict=True):
-            slope = slopes[block.kernel]
-            if block.bias is not None:
-                mean, bias_moment = pairing
-                bias_slope = slopes[block.bias]
-                slope = slope - mean * ops.reshape(bias_slope, block.bias_shape)
-            weight = _move(schur, slope, rate, normals, block.kernel, noise_scale)
-            moves[block.kernel] = weight
-            if block.bias is not None:
-                bias = _move(bias_moment, bias_slope, rate, normals, block.bias, noise_scale)
-                moves[block.bias] = _shear(block, bias, mean, weight)
-        for i in [i for i, move in enumerate(moves) if move is None]:
-            moves[i] = _move(1.0, slopes[i], rate, normals, i, noise_scale)
+            slope, root = slopes[block.kernel], ops.rsqrt(schur)
+            if block.bias is None:
+                moves[block.kernel] = moved(block.kernel, root, slope * root)
+                continue
+            mean, bias_moment = pairing
+            bias_slope, bias_root = slopes[block.bias], ops.rsqrt(bias_moment)
+            slope = multiply_add(mean, -ops.reshape(bias_slope, block.bias_shape), slope)
+            weight = moves[block.kernel] = moved(block.kernel, root, scaled(slope, root))
+            bias = moved(block.bias, bias_root, bias_slope * bias_root)
+            moves[block.bias] = _shear(block, bias, mean, weight)
+        for i in [i for i, found in enumerate(moves) if found is None]:
+            moves[i] = move(None, slopes[i], rate, normals[i], noise_scale)
         return moves
 
     def squared_length(self, metric, vectors):
@@ -116,17 +122,18 @@ class QuasiDiagonal(Preconditioner):
 
 
 def centred(block, batch):
-    """(S, μ, M00) of one batch from its moments about the shift; (S,) without bias."""
+    """(S, μ, M00) of one batch from its moments about the shift; (S,) without bias, which is the
+    batch's own array."""
     if block.bias is None:
         return (batch[SECOND_MOMENT],)
     moment = batch[BIAS_SECOND_MOMENT]
     like_kernel = ops.reshape(moment, block.bias_shape)
     positive = ops.where(like_kernel > 0, like_kernel, 1.0)
-    offset = batch[CROSS_MOMENT] / positive
-    schur = ops.maximum(batch[SECOND_MOMENT] - offset * batch[CROSS_MOMENT], 0.0)
-    mean = offset
+    negative = batch[CROSS_MOMENT] / -positive
+    schur = at_least(multiply_add(negative, batch[CROSS_MOMENT], batch[SECOND_MOMENT]), 0.0)
+    mean = scaled(negative, -1)
     if block.shift_shape is not None:
-        mean = mean + ops.reshape(batch[SHIFT][0], block.shift_shape)
+        mean = with_product(mean, 1, ops.reshape(batch[SHIFT][0], block.shift_shape))
     return schur, mean, moment
 
 
@@ -141,16 +148,8 @@ def with_added(block, moments, added):
     total = ops.maximum(bias_moment + extra, SMALLEST)
     # Adding to M00 pulls the mean toward zero and leaves Mii: exact, no cancellation.
     kept = ops.reshape(bias_moment / total, block.bias_shape)
-    schur = multiply_add(extra * kept, mean * mean, schur)
-    return ops.maximum(schur + own, SMALLEST), mean * kept, total
-
-
-def _move(moment, slope, rate, normals, position, noise_scale):
-    """−η g/M + s ξ/√M for entries on the diagonal."""
-    if normals is None:
-        return -rate * slope / moment
-    root = ops.rsqrt(moment)
-    return root * multiply_add(noise_scale, normals[position], -rate * (slope * root))
+    schur = with_product(with_product(scaled(mean * mean, extra * kept), 1, schur), 1, own)
+    return at_least(schur, SMALLEST), mean * kept, total
 
 
 def _shear(block, bias, mean, weight):

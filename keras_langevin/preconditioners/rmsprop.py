@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from keras_langevin.arguments import boolean, positive_number
-from keras_langevin.multiply_add import multiply_add
+from keras_langevin.arithmetic import scaled, with_product
+from keras_langevin.preconditioners.diagonal import moves
 from keras_langevin.preconditioners.preconditioner import AveragingPreconditioner
 from keras_langevin.statistics.block import BIAS_SECOND_MOMENT, SECOND_MOMENT
 
@@ -57,10 +58,13 @@ class RMSProp(AveragingPreconditioner):
         squares = [ops.square(g) for g in gradients]
         flat = [ops.reshape(g, (-1,)) for g in gradients]
         means = [ops.vdot(g, g) / g.shape[0] for g in flat]
-        squares = [ops.where(first, m, s) for m, s in zip(means, squares, strict=True)]
-        return [
-            multiply_add(rate, s, (1 - rate) * v) for v, s in zip(self.states, squares, strict=True)
-        ]
+        first = ops.cast(first, "float32")
+        values = []
+        for state, square, mean in zip(self.states, squares, means, strict=True):
+            value = scaled(square, rate * (1 - first))
+            value = with_product(value, 1 - rate, ops.convert_to_tensor(state))
+            values.append(with_product(value, first, mean))
+        return values
 
     def metric(self, states):
         return [v + self.epsilon for v in states]
@@ -72,13 +76,8 @@ class RMSProp(AveragingPreconditioner):
         return [x * ops.sqrt(ops.rsqrt(v)) for v, x in zip(metric, normals, strict=True)]
 
     def displacement(self, metric, slopes, rate, normals, noise_scale):
-        if normals is None:
-            return super().displacement(metric, slopes, rate, normals, noise_scale)
-        moves = []
-        for v, g, ξ in zip(metric, slopes, normals, strict=True):
-            root = ops.sqrt(ops.rsqrt(v))
-            moves.append(root * multiply_add(noise_scale, ξ, -rate * (root * g)))
-        return moves
+        roots = [ops.sqrt(ops.rsqrt(v)) for v in metric]
+        return moves(roots, slopes, rate, normals, noise_scale)
 
     def whiten(self, metric, vectors):
         return self.sample(metric, vectors)

@@ -29,6 +29,9 @@ class Block:
         per_example: `per_example(block, features, deltas)` gives the kernel's gradient of
             every example, shape (batch, *kernel.shape). None: the gradient of `op`, run for
             all examples at once by `keras.ops.vectorized_map`.
+        adjoint: `adjoint(features, cotangent)` gives the gradient of sum(op(features, kernel) ·
+            cotangent) by the kernel. None: by automatic differentiation, which torch runs `op`
+            itself for.
     """
 
     kernel: keras.Variable
@@ -38,14 +41,16 @@ class Block:
     bias_axes: tuple = (-1,)
     shift_shape: tuple | None = None
     per_example: Callable | None = None
+    adjoint: Callable | None = None
 
     def __post_init__(self):
         instance("kernel", self.kernel, keras.Variable, "a `keras.Variable`")
         function("op", self.op)
         if self.bias is not None:
             instance("bias", self.bias, keras.Variable, "a `keras.Variable`, or None")
-        if self.per_example is not None:
-            function("per_example", self.per_example)
+        for name in ("per_example", "adjoint"):
+            if getattr(self, name) is not None:
+                function(name, getattr(self, name))
         for name in ("bias_shape", "bias_axes", "shift_shape"):
             value = getattr(self, name)
             is_tuple = isinstance(value, tuple) and all(isinstance(n, int) for n in value)

@@ -15,8 +15,15 @@ class DenseRule(LayerRule):
             Block(
                 layer.kernel,
                 op=ops.matmul,
+                adjoint=_adjoint,
                 bias=layer.bias,
                 bias_shape=(1, units),
                 shift_shape=(inputs, 1),
             )
         ]
+
+
+def _adjoint(features, cotangent):
+    flat = (ops.reshape(array, (-1, array.shape[-1])) for array in (features, cotangent))
+    features, cotangent = flat
+    return ops.matmul(ops.transpose(features), cotangent)

@@ -85,14 +85,25 @@ class EinsumDenseRule(LayerRule):
         if not axes.keeps_examples_first:
             return []
         op = functools.partial(ops.einsum, f"{axes.features},{axes.kernel}->{axes.outputs}")
+        adjoint = functools.partial(ops.einsum, f"{axes.features},{axes.outputs}->{axes.kernel}")
+        if not set(axes.kernel) <= set(axes.features + axes.outputs):
+            adjoint = None
         shift_shape = axes.kernel_shape(layer, axes.contracted) if axes.can_shift else None
         if layer.bias is None:
             bias_shape = axes.kernel_shape(layer, axes.units)
-            return [Block(layer.kernel, op=op, bias_shape=bias_shape, shift_shape=shift_shape)]
+            return [
+                Block(
+                    layer.kernel,
+                    op=op,
+                    bias_shape=bias_shape,
+                    shift_shape=shift_shape,
+                    adjoint=adjoint,
+                )
+            ]
         bias_axes = tuple(axes.outputs.index(c) for c in axes.bias)
         if not axes.pairs_bias:
             return [
-                Block(layer.kernel, op=op),
+                Block(layer.kernel, op=op, adjoint=adjoint),
                 Block(layer.bias, op=ops.multiply),
             ]
         return [
@@ -103,6 +114,7 @@ class EinsumDenseRule(LayerRule):
                 bias_shape=axes.kernel_shape(layer, axes.bias),
                 bias_axes=bias_axes,
                 shift_shape=shift_shape,
+                adjoint=adjoint,
             )
         ]
 

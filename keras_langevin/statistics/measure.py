@@ -108,6 +108,8 @@ def _one_example(block, features, deltas):
 
 
 def _kernel_gradient(block, features, cotangent):
+    if block.adjoint is not None:
+        return block.adjoint(features, cotangent)
     return keras_internals.kernel_vjp(
         lambda kernel: block.op(features, kernel), tuple(block.kernel.shape), cotangent
     )
