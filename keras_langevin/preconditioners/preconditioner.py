@@ -123,7 +123,8 @@ class Preconditioner:
         raise NotImplementedError
 
     def sample(self, metric, normals):
-        """L ξ, which has covariance C for standard normal ξ."""
+        """L ξ, which has covariance C for standard normal ξ: new arrays or ξ itself, since
+        `displacement` uses them up."""
         raise NotImplementedError
 
     def displacement(self, metric, slopes, rate, normals, noise_scale):
