@@ -17,11 +17,9 @@ from keras_langevin import (
     schedules,
     statistics,
 )
-from keras_langevin.automatic_learning_rate import find_learning_rate
-from keras_langevin.chains import ChainError, sample_chains
 from keras_langevin.ensemble import BayesianEnsembleModel
-from keras_langevin.ensemble_validation import EnsembleValidation
-from keras_langevin.metric_warm_up import warm_up_metric
+from keras_langevin.learning_rate.automatic import find_learning_rate
+from keras_langevin.learning_rate.warm_up import warm_up_metric
 from keras_langevin.optimizers import (
     NGD,
     SGHMC,
@@ -34,9 +32,11 @@ from keras_langevin.optimizers import (
     QDOPLangevin,
     RMSPropLangevin,
 )
-from keras_langevin.posterior_sampler import PosteriorSampler
 from keras_langevin.random_batches import RandomBatches
-from keras_langevin.sampling_monitor import SamplingMonitor
+from keras_langevin.sampling.chains import ChainError, sample_chains
+from keras_langevin.sampling.monitor import SamplingMonitor
+from keras_langevin.sampling.posterior_sampler import PosteriorSampler
+from keras_langevin.sampling.validation import EnsembleValidation
 from keras_langevin.statistics import track_statistics, untrack_statistics
 from keras_langevin.storage.sample import Sample
 from keras_langevin.storage.sample_store import (

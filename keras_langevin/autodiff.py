@@ -1,11 +1,11 @@
 """Derivatives of a model's loss outside of `fit`, the one place where backends differ in them."""
 
+import contextlib
 import functools
+import logging
 
 import keras
 from keras import ops
-
-from keras_langevin.tensorflow_log import without_tensorflow_warnings
 
 
 def compiled(function):
@@ -172,3 +172,40 @@ def jacobian(function, vector):
 
     columns = tf.map_fn(column, tf.eye(vector.shape[0], dtype=vector.dtype))
     return tf.experimental.numpy.moveaxis(columns, 0, -1)
+
+
+def kernel_vjp(op, kernel_shape, cotangent):
+    """Gradient of sum(op(kernel) * cotangent) for an `op` linear in its kernel, float32."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        _, pullback = jax.vjp(op, jax.numpy.zeros(kernel_shape, "float32"))
+        return pullback(cotangent)[0]
+    if backend == "torch":
+        import torch
+
+        kernel = torch.zeros(kernel_shape, device=cotangent.device)
+        with torch.enable_grad():
+            _, pullback = torch.func.vjp(op, kernel)
+            return pullback(cotangent)[0]
+    import tensorflow as tf
+
+    kernel = tf.zeros(kernel_shape)
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        outputs = op(kernel)
+    gradient = tape.gradient(outputs, kernel, output_gradients=cotangent)
+    return tf.convert_to_tensor(gradient)  # a look-up's holds the rows that were met
+
+
+@contextlib.contextmanager
+def without_tensorflow_warnings():
+    """Inside, TensorFlow logs errors alone."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_langevin.arguments import LARGEST, boolean, one_of, real_array
-from keras_langevin.tensorflow_log import without_tensorflow_warnings
+from keras_langevin.autodiff import without_tensorflow_warnings
 
 KINDS = ("mean", "bulk", "tail")
 TAILS = (0.05, 0.95)

@@ -14,7 +14,7 @@ from keras_langevin.arguments import (
     shorten,
 )
 from keras_langevin.keras_internals import batches_of_fit, dataset_of_fit
-from keras_langevin.metric_warm_up import joined
+from keras_langevin.learning_rate.warm_up import joined
 from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer, checked_drift_clip
 from keras_langevin.preconditioners.dense_fisher import DenseFisher
 from keras_langevin.preconditioners.structured_fisher import DiagonalFisher, QuasiDiagonalFisher

@@ -5,7 +5,8 @@ import math
 import keras
 from keras import ops
 
-from keras_langevin import keras_internals
+from keras_langevin.autodiff import kernel_vjp
+from keras_langevin.distribution import num_replicas
 from keras_langevin.statistics.block import (
     BIAS_SECOND_MOMENT,
     CROSS_MOMENT,
@@ -62,7 +63,7 @@ def measure_inputs(block, features, deltas, shift) -> dict:
 
 def _unit_scale(block, deltas):
     """q² = max(inputs of a unit / batch, √positions): Lange et al. (2022), propositions 5, 11."""
-    batch = ops.cast(ops.shape(deltas)[0] * keras_internals.num_replicas(), "float32")
+    batch = ops.cast(ops.shape(deltas)[0] * num_replicas(), "float32")
     units = math.prod(block.bias_shape)
     inputs = math.prod(block.kernel.shape) // units
     positions = math.prod(ops.shape(deltas)[1:]) / units
@@ -110,7 +111,7 @@ def _one_example(block, features, deltas):
 def _kernel_gradient(block, features, cotangent):
     if block.adjoint is not None:
         return block.adjoint(features, cotangent)
-    return keras_internals.kernel_vjp(
+    return kernel_vjp(
         lambda kernel: block.op(features, kernel), tuple(block.kernel.shape), cotangent
     )
 

@@ -18,9 +18,11 @@ import keras
 from keras import ops
 
 from keras_langevin import keras_internals
+from keras_langevin.distribution import num_replicas
 from keras_langevin.noise import random_signs
 from keras_langevin.predictive.fisher_scores import scores
 from keras_langevin.predictive.output import one_per_output, resolve_families
+from keras_langevin.random_numbers import is_random_state, other_global_numbers, other_random_state
 from keras_langevin.statistics.block import LABEL_DRAW, Statistic
 from keras_langevin.weights import is_statistic
 
@@ -85,7 +87,7 @@ class ModelLabels:
         # Every variable is named: this scope hides the values of the one around it.
         mapping = [(v, self._held(v)) for v in self.model.variables]
         scope = keras.StatelessScope(state_mapping=mapping)
-        with self._measuring(), scope, keras_internals.other_global_numbers():
+        with self._measuring(), scope, other_global_numbers():
             outputs = keras_internals.call_in_training(self.model, x)
         return keras.tree.map_structure(lambda o: ops.cast(o, "float32"), outputs)
 
@@ -93,8 +95,8 @@ class ModelLabels:
         value = ops.convert_to_tensor(variable)
         if is_statistic(variable):
             return value
-        if keras_internals.is_random_state(variable):
-            return keras_internals.other_random_state(value)
+        if is_random_state(variable):
+            return other_random_state(value)
         return ops.stop_gradient(value)
 
     @contextlib.contextmanager
@@ -119,7 +121,7 @@ class ModelLabels:
         roots = [ops.sqrt(w) for w in self._weights(flat, sample_weight)]
         parts = zip(roots, keras.tree.flatten(drawn), keras.tree.flatten(outputs), strict=True)
         total = sum(ops.sum(ops.stop_gradient(root * score) * o) for root, score, o in parts)
-        examples = ops.shape(flat[0])[0] * keras_internals.num_replicas()
+        examples = ops.shape(flat[0])[0] * num_replicas()
         return total / ops.cast(examples, "float32")
 
     def _weights(self, outputs, sample_weight):

@@ -11,7 +11,7 @@ import inspect
 import keras
 from keras import ops
 
-from keras_langevin import keras_internals
+from keras_langevin.distribution import num_replicas
 from keras_langevin.statistics.block import INPUT_MEAN, SHIFT
 from keras_langevin.statistics.measure import measure, measure_inputs
 
@@ -63,7 +63,7 @@ class Probe:
 
     def gate(self, inputs, z):
         flat = [v for block in self.variables for v in block.values()]
-        replicas = keras_internals.num_replicas()
+        replicas = num_replicas()
         # A rule may read the layer's weights backward: it gets what they were forward.
         weights = [(v, ops.stop_gradient(v)) for v in self.layer.weights]
 

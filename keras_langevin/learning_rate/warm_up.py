@@ -1,0 +1,87 @@
+"""Filling a metric before the first step."""
+
+import keras
+import numpy as np
+
+from keras_langevin.arguments import integer
+from keras_langevin.keras_arguments import sampling_optimizer
+from keras_langevin.statistics import track_statistics
+from keras_langevin.training_data import check_fit, num_examples, training_data
+
+METRIC_BATCHES = 16
+
+
+def warm_up_metric(model, x, y, batch_size=32, sample_weight=None, num_batches=METRIC_BATCHES):
+    """Fills the metric of a compiled model's optimizer from `num_batches` random minibatches,
+    and moves no weight. Returns the model.
+
+    For a model that another optimizer has trained: recompile it with a sampler, warm the metric
+    up, and `fit` starts with a metric that knows the data. `learning_rate="auto"` does it by
+    itself. Moving averages of layers (`BatchNormalization`) are updated as in training.
+
+    Args:
+        model: Built, and compiled with an optimizer of this package.
+        x, y, sample_weight: Training data as for `fit`, arrays or nested arrays.
+        batch_size: As in `fit`.
+        num_batches: How many, >= 1; fewer where the data end.
+
+    Raises:
+        ValueError: If the optimizer is another, or the data do not fit the model.
+
+    Example:
+
+    >>> model.compile(optimizer="adam", loss=loss)
+    >>> model.fit(x, y, batch_size=500, epochs=3)
+    >>> model.compile(optimizer=kl.QDOPLangevin(1e-3, num_data=len(x)), loss=loss)
+    >>> kl.warm_up_metric(model, x, y, batch_size=500)
+    >>> model.fit(x, y, batch_size=500, epochs=50, callbacks=[sampler])
+    """
+    sampling_optimizer(model)
+    num_batches = integer("num_batches", num_batches, at_least=1)
+    batches = split(x, y, sample_weight, batch_size, num_batches)
+    check_fit(model, batches[0])
+    fill_metric(model, batches, again=True)
+    return model
+
+
+def fill_metric(model, batches, again=False):
+    """Trains on the batches with the optimizer at rest: its metric averages, no weight moves."""
+    optimizer = sampling_optimizer(model)
+    track_statistics(model, model.optimizer)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    preconditioner = optimizer.preconditioner
+    if not preconditioner.learns or (preconditioner.is_filled and not again):
+        return
+    x, y, sample_weight = map(joined, zip(*batches, strict=True))
+    history = getattr(model, "history", None)  # `fit` may be running: it returns this one
+    with optimizer.at_rest():
+        model.fit(
+            x, y, num_examples(batches[0]), sample_weight=sample_weight, shuffle=False, verbose=0
+        )
+    model.history = history
+
+
+def split(x, y, sample_weight, batch_size, count):
+    """Up to `count` random batches of the same size."""
+    batch_size = integer("batch_size", batch_size, at_least=1)
+    data = training_data(x, y, sample_weight)
+    total = num_examples(data)
+    batch_size = min(batch_size, total)
+    order = np.random.default_rng(0).permutation(total)
+    count = min(count, total // batch_size)
+    return [_rows(data, order[i * batch_size : (i + 1) * batch_size]) for i in range(count)]
+
+
+def _rows(data, rows):
+    return keras.tree.map_structure(lambda a: None if a is None else a[rows], data)
+
+
+def of_one_size(batches):
+    return [batch for batch in batches if num_examples(batch) == num_examples(batches[0])]
+
+
+def joined(parts):
+    if parts[0] is None:
+        return None
+    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)

@@ -1,0 +1,1 @@
+"""The callbacks that collect samples while `fit` trains, and chains of such runs."""

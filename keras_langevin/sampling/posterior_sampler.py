@@ -1,0 +1,552 @@
+"""The callback that collects posterior samples during `fit`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import threading
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_langevin import arguments
+from keras_langevin.ensemble import BayesianEnsembleModel
+from keras_langevin.keras_internals import (
+    batch_size_of_fit,
+    dataset_of_fit,
+    inner_optimizer,
+    learning_rate_schedule,
+    loss_scale,
+)
+from keras_langevin.learning_rate.automatic import AutomaticLearningRate
+from keras_langevin.learning_rate.limits import NOISE_WARNING
+from keras_langevin.sampling.schedule import SamplingSchedule
+from keras_langevin.statistics import track_statistics
+from keras_langevin.storage.sample import Sample
+from keras_langevin.storage.sample_folder import is_unused, listed
+from keras_langevin.storage.sample_store import SampleStore
+from keras_langevin.storage.training_checkpoint import TrainingCheckpoint
+from keras_langevin.weights import named_weights, weight_values
+
+SMALLEST_LOSS_SCALE = 2.0**-14  # the smallest number that float16 has with all its digits
+
+
+class PosteriorSampler(keras.callbacks.Callback):
+    """Stores posterior samples of a model's weights while `fit` trains it.
+
+    With `unit="epoch"` a sample is stored at the end of epoch e when `e > burn_in` and
+    `(e - burn_in) % thinning == 0`; e counts the epochs this sampler has seen, from 1 and on
+    through several calls of `fit`. With `unit="step"` the same holds for training batches;
+    when a batch is due within an execution of several (`steps_per_execution`), the sample is
+    drawn at the execution's end.
+
+    Where the optimizer needs per-example statistics and the model does not measure them, the
+    sampler installs them (`keras_langevin.track_statistics`). With an optimizer that samples
+    nothing, such as Adam, it stores plain snapshots, whose `temperature` is `None`.
+
+    With a schedule of the learning rate that explores and samples in turns, such as
+    `keras_langevin.schedules.CyclicalCosine`, it stores only in the sampling phase: where the last
+    step before the sample explored, a position that is due is skipped, not shifted. The
+    `learning_rate` of such a sample is that of its last step.
+
+    With an optimizer whose `learning_rate` is `"auto"` it finds the rate before the first step,
+    from the training data, and again after epochs 1, 2, 4, 8 ... of burn-in.
+
+    At the end of each epoch it adds `num_samples`, `learning_rate`, `temperature`,
+    `minibatch_noise` (minibatch over injected noise, where it is known; it warns above 1)
+    and the optimizer's own quantities to the logs. Rates and noise are those of the step to come,
+    `temperature` that of the posterior, also while a schedule explores. Put it before `CSVLogger`
+    and other callbacks that should see them; the progress bar and `History` always do.
+
+    Args:
+        burn_in: Epochs (or steps) before which nothing is stored, >= 0.
+        thinning: Epochs (or steps) from one sample to the next, >= 1.
+        unit: `"epoch"` or `"step"`. With `"step"` Keras waits for each batch to finish.
+        directory: Folder for the samples (see `SampleStore`), and for a checkpoint of the
+            training after every epoch. `None` keeps the samples in memory.
+        max_samples: Most samples to keep, >= 2. When there would be more, every other one is
+            dropped and the thinning doubled: those kept are exactly the ones that the
+            doubled thinning would have stored. `None` keeps all.
+        resume: Continue the run stored in `directory`. The counters are restored at once
+            (`epochs_seen`), weights and optimizer when `fit` begins, both as of the last epoch
+            that was completed; the learning rate and the seed of the noise are among them. An
+            epoch that was interrupted is run once more; a position of the schedule that is
+            stored already is not stored a second time. An empty `directory` starts a new run, so
+            that one program can be started again and again. See below for the order of the data.
+        chain: Number of this chain, written into the samples, >= 0.
+
+    Raises:
+        ValueError: If an argument is not what is said above; if `directory` holds a run and
+            `resume` is false; if the run in it has another schedule. In `fit`: if the model is
+            not built, its weights differ from those stored, or a sampling optimizer is used
+            with a loss that is not a mean over the batch.
+        FloatingPointError: In `fit`, when the loss of an epoch or a weight to be stored is NaN
+            or infinite, or bad steps have brought the loss scale of float16 below 6e-5. What was
+            stored before is complete and can be used.
+
+    Example:
+
+    ```python
+    import keras, numpy as np
+    import keras_langevin as kl
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(optimizer=kl.SGLD(learning_rate=1e-3, num_data=100), loss="mse")
+    sampler = kl.PosteriorSampler(burn_in=2, thinning=1)
+    x, y = np.random.normal(size=(100, 4)), np.random.normal(size=(100, 1))
+    model.fit(x, y, epochs=12, callbacks=[sampler], verbose=0)
+    len(sampler.samples)  # 10
+    ensemble = sampler.ensemble()
+    ```
+
+    A run that continues after an interruption, with the samples, bit for bit, of one that was not
+    interrupted, when the data come in the same order. That is so for `shuffle=False`, for
+    `kl.RandomBatches` and other datasets that are functions of the epoch
+    (`set_epoch(epochs_seen)` is called before every epoch where there is one) and, but on
+    TensorFlow, for shuffled arrays: the states of Python's, NumPy's and torch's generators are
+    stored with the epoch. The backend must be deterministic (on GPUs
+    `keras.utils.set_random_seed` and `tf.config.experimental.enable_op_determinism`).
+
+    ```python
+    sampler = kl.PosteriorSampler(burn_in=2, directory="run", resume=True)
+    model.fit(x, y, epochs=12, initial_epoch=sampler.epochs_seen, callbacks=[sampler])
+    ```
+    """
+
+    def __init__(
+        self,
+        burn_in: int,
+        thinning: int = 1,
+        unit: str = "epoch",
+        directory: str | os.PathLike | None = None,
+        max_samples: int | None = None,
+        resume: bool = False,
+        *,
+        chain: int = 0,
+    ):
+        super().__init__()
+        _check_integer("burn_in", burn_in, 0)
+        _check_integer("thinning", thinning, 1)
+        _check_integer("chain", chain, 0)
+        arguments.one_of("unit", unit, ("epoch", "step"))
+        if max_samples is not None:
+            _check_integer("max_samples", max_samples, 2, "None or ")
+        if directory is not None:
+            arguments.path("directory", directory)
+        arguments.boolean("resume", resume)
+        if resume and directory is None:
+            raise ValueError(
+                "`resume=True` must come with the `directory` of the run to continue. "
+                "Received: directory=None."
+            )
+        self.max_samples = None if max_samples is None else int(max_samples)
+        self.chain = int(chain)
+        self.epochs_seen = 0
+        self.steps_seen = 0  # counted with unit="step"
+        self._schedule = SamplingSchedule(int(burn_in), int(thinning), unit)
+        self._checkpoint = None if directory is None else TrainingCheckpoint(Path(directory))
+        self._must_restore = False
+        if resume and not is_unused(Path(directory)):
+            self._store = SampleStore.load(directory)
+            self._resume()
+        else:
+            self._store = SampleStore(directory)
+        self._write_schedule()
+        self._steps_before_epoch = 0
+        self._num_skipped = 0
+        self._fit_thread = None
+        self._known_batch_size = None
+        self._automatic = None  # with learning_rate="auto"
+        if unit == "step":
+            # A batch hook makes Keras wait for every batch, so there is one only when needed.
+            self.on_train_batch_end = self._after_batch
+
+    @property
+    def samples(self) -> SampleStore:
+        """The `SampleStore` with what was sampled so far."""
+        return self._store
+
+    @property
+    def burn_in(self) -> int:
+        """Epochs or steps before which nothing is stored."""
+        return self._schedule.burn_in
+
+    @property
+    def thinning(self) -> int:
+        """Epochs or steps from one sample to the next; doubled when `max_samples` is full."""
+        return self._schedule.spacing
+
+    @property
+    def unit(self) -> str:
+        """`"epoch"` or `"step"`."""
+        return self._schedule.unit
+
+    def ensemble(self, **kwargs):
+        """The samples as one Keras model, a `BayesianEnsembleModel`.
+
+        Args:
+            **kwargs: Passed on to `BayesianEnsembleModel`.
+
+        Raises:
+            ValueError: If nothing has been sampled yet, or `fit` has not run.
+        """
+        if not len(self._store):
+            raise ValueError(
+                f"An ensemble must have at least one sample. Received: {self._seen()} {self.unit}s "
+                f"seen, burn_in={self.burn_in}, thinning={self.thinning}. {self._why_empty()}"
+            )
+        if self.model is None:
+            raise ValueError(
+                "`ensemble()` must come after `fit` with this sampler, which shows it the model. "
+                "Received: no model yet. To use stored samples alone call "
+                "`BayesianEnsembleModel(model, sampler.samples)`."
+            )
+        ensemble = BayesianEnsembleModel(self.model, self._store, **kwargs)
+        batch_size = self._batch_size()
+        ensemble.remember_sampled(self.model, batch_size and round(batch_size))
+        return ensemble
+
+    def set_model(self, model):
+        """Checks the model and installs the statistics its optimizer needs. Called by Keras."""
+        super().set_model(model)
+        model, optimizer = self.model, self._sampling_optimizer()
+        if optimizer is None:  # `predict` with a model that is not compiled
+            return
+        if not model.built or not named_weights(model):
+            raise ValueError(
+                "`PosteriorSampler` must have a model that is built before `fit`. "
+                f"Received: model '{model.name}', which is not. Begin a Sequential with "
+                "`keras.Input(...)`, or call `model.build(...)` or the model on a batch first."
+            )
+        if hasattr(optimizer, "num_data"):
+            _check_mean_loss(model)
+        self._check_store()
+        self._store.set_optimizer(type(optimizer).__name__)
+        track_statistics(model, model.optimizer)
+
+    def on_train_begin(self, logs=None):
+        self._fit_thread = threading.get_ident()
+        self._known_batch_size = batch_size_of_fit(self.model)
+        optimizer = self._sampling_optimizer()
+        was_restored = self._must_restore
+        if was_restored:
+            self._checkpoint.restore(self.model)
+            self._must_restore = False
+        self._nonfinite_before = getattr(optimizer, "nonfinite_steps", 0)
+        if hasattr(optimizer, "begin_fit"):
+            optimizer.begin_fit(self.model)
+        if getattr(optimizer, "has_automatic_learning_rate", False):
+            num_steps = (self.params.get("epochs") or 0) * (self.params.get("steps") or 0)
+            self._automatic = AutomaticLearningRate(self.model, num_steps)
+            if was_restored:
+                optimizer.has_learning_rate = True
+            if not optimizer.has_learning_rate:
+                self._automatic.begin()
+        self._warn_about_minibatch_noise()
+        self._end_burn_in()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._steps_before_epoch = self.steps_seen
+        dataset = dataset_of_fit(self.model)
+        if hasattr(dataset, "set_epoch"):  # Keras' own count depends on what it built before
+            dataset.set_epoch(self.epochs_seen)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {} if logs is None else logs
+        self._check_finite(logs.get("loss"))
+        self.epochs_seen += 1
+        if self.unit == "epoch":
+            self._sample_when_due(self.epochs_seen - 1, self.epochs_seen)
+            self._end_burn_in()
+        if self._automatic is not None and self._is_burning_in():
+            self._automatic.epoch_end(self.epochs_seen)
+        logs.update(self._quantities())
+        if self._checkpoint is not None:
+            self._finite_weights()  # or raises: the last good state stays
+            self._checkpoint.save(self.model, self.epochs_seen, self.steps_seen)
+
+    def _after_batch(self, batch, logs=None):
+        if threading.get_ident() != self._fit_thread:
+            # Keras looks for batch hooks only in a list, and else calls them from a thread at
+            # any later time, when the weights are those of another step.
+            raise ValueError(
+                '`callbacks` must be a list when a `PosteriorSampler` has unit="step". '
+                "Received: callbacks=sampler. Use `fit(..., callbacks=[sampler])`."
+            )
+        done = batch + 1  # the last execution of an epoch may be shorter than the others
+        if self.params and self.params.get("steps"):
+            done = min(done, self.params["steps"])
+        self._check_finite()
+        before, self.steps_seen = self.steps_seen, self._steps_before_epoch + done
+        self._sample_when_due(before, self.steps_seen)
+        self._end_burn_in()
+
+    def _check_finite(self, loss=None):
+        """Raises unless the optimizer was told to go on after steps that are not finite."""
+        self._check_loss_scale()
+        optimizer = self._sampling_optimizer()
+        if getattr(optimizer, "on_nonfinite", "raise") != "raise":
+            return
+        num_bad = getattr(optimizer, "nonfinite_steps", 0) - self._nonfinite_before
+        if num_bad > 0:
+            raise self._diverged(
+                f"NaN or infinity in {num_bad} steps, none of them taken, the last was step "
+                f"{optimizer.last_nonfinite_step}"
+            )
+        if loss is not None and not math.isfinite(loss):
+            raise self._diverged(f"loss={loss}")
+
+    def _check_loss_scale(self):
+        """Raises where it is so small that it takes gradients away."""
+        scale = loss_scale(self.model.optimizer)
+        if scale < SMALLEST_LOSS_SCALE:
+            raise self._diverged(
+                f"the loss scale of float16 at {scale:.2g}, which every step with NaN or infinity "
+                "in a gradient halves and 2000 others double; the policy 'mixed_bfloat16' needs "
+                "none"
+            )
+
+    def _sample_when_due(self, after, until):
+        position = self._schedule.due_within(after, until)
+        if position is None or position <= self._last_position():
+            return  # the second: stored before the run was resumed
+        if _explores(self._sampling_optimizer()):
+            self._num_skipped += 1
+            return
+        sample = self._draw(position)  # before anything is dropped for it
+        while self.max_samples is not None and len(self._store) >= self.max_samples:
+            self._double_thinning()
+            if not self._schedule.includes(position):
+                return
+        self._store.append(sample)
+
+    def _end_burn_in(self):
+        """Tells an optimizer that tunes itself until then."""
+        optimizer = self._sampling_optimizer()
+        if hasattr(optimizer, "end_burn_in") and self._seen() >= self.burn_in:
+            optimizer.end_burn_in()
+
+    def _is_burning_in(self):
+        return self._seen() <= self.burn_in
+
+    def _seen(self):
+        return self.epochs_seen if self.unit == "epoch" else self.steps_seen
+
+    def _why_empty(self):
+        if self._num_skipped:
+            return (
+                f"Samples were due {self._num_skipped} times, always while the schedule of the "
+                "learning rate explored. Train on into its sampling phase, or choose `burn_in` and "
+                "`thinning` so that they meet it, as `thinning=1` does."
+            )
+        return (
+            f"The first sample is due at {self.unit} {self.burn_in + self.thinning}: train longer "
+            "in `fit` with this sampler among `callbacks`, or lower `burn_in` or `thinning`."
+        )
+
+    def _last_position(self):
+        return max((facts["position"] or 0 for facts in self._store.facts), default=0)
+
+    def _double_thinning(self):
+        # In cycles every other position may be one where the schedule always explores.
+        doubled = self._schedule.doubled()
+        if not self._kept(doubled):
+            doubled = self._schedule.doubled(keeps_first=True)
+        self._schedule = doubled
+        self._store.thin(self._kept(doubled), self._describe_schedule())
+
+    def _kept(self, schedule):
+        positions = [facts["position"] for facts in self._store.facts]
+        return [i for i, p in enumerate(positions) if p is None or schedule.includes(p)]
+
+    def _draw(self, position):
+        optimizer = self._sampling_optimizer()
+        return Sample(
+            self._finite_weights(),
+            step=_iterations(optimizer),
+            learning_rate=_sample_learning_rate(optimizer),
+            temperature=_temperature(optimizer),
+            chain=self.chain,
+            position=position,
+            copy=False,
+        )
+
+    def _finite_weights(self):
+        # Through `self.model`: on JAX that fetches the weights of this moment.
+        weights = weight_values(self.model)
+        bad = [name for name, array in weights.items() if not np.isfinite(array).all()]
+        if bad:
+            raise self._diverged(f"NaN or infinity in {listed(bad)}")
+        return weights
+
+    def _diverged(self, what):
+        optimizer = self._sampling_optimizer()
+        return FloatingPointError(
+            "The loss and the weights must stay finite while sampling. "
+            f"Received: {what}, at step {_iterations(optimizer)}, after "
+            f"{self.epochs_seen} whole epochs. Nearly always the learning rate, here "
+            f"{_number(optimizer.learning_rate):.3g}, is too large, so that every step overshoots "
+            'more than the last: use `learning_rate="auto"`, or a tenth of it; '
+            "`kl.diagnostics.step_size` measures how large it may be. Else look for NaN or "
+            "infinity in the training data; `on_nonfinite` of the optimizer says what becomes of "
+            f"such steps. The {len(self._store)} samples stored before can be used."
+        )
+
+    def _quantities(self):
+        optimizer = self._sampling_optimizer()
+        quantities = {
+            "num_samples": len(self._store),
+            "learning_rate": optimizer.learning_rate,
+            "temperature": _temperature(optimizer),
+            "minibatch_noise": self._minibatch_noise(),
+        }
+        if hasattr(optimizer, "sampler_logs"):
+            quantities.update(optimizer.sampler_logs())
+        return {key: _number(value) for key, value in quantities.items() if value is not None}
+
+    def _minibatch_noise(self):
+        """Minibatch noise over injected noise, None where it is not known."""
+        batch_size, optimizer = self._batch_size(), self._sampling_optimizer()
+        if batch_size is None or not hasattr(optimizer, "minibatch_noise"):
+            return None
+        return optimizer.minibatch_noise(batch_size)
+
+    def _batch_size(self):
+        """B, of the data or on average over an epoch; None where nobody knows."""
+        if self._known_batch_size is not None:
+            return self._known_batch_size
+        steps = self.params.get("steps") if self.params else None
+        num_data = getattr(self._sampling_optimizer(), "num_data", None)
+        return num_data / steps if steps and num_data else None
+
+    def _warn_about_minibatch_noise(self):
+        ratio, optimizer = self._minibatch_noise(), self._sampling_optimizer()
+        if ratio is None or ratio <= NOISE_WARNING or _phases(optimizer):
+            return  # the last: no sample is drawn at the rate that a cycle begins with
+        warnings.warn(
+            f"Minibatches of about {self._batch_size():.0f} examples add "
+            f"{ratio:.1f} times the noise that temperature {optimizer.temperature:g} asks for: the "
+            "samples will spread wider than that posterior. For samples that are as wide as they "
+            f"say, divide the learning rate by {ratio:.1f} or more, or enlarge the batches.",
+            stacklevel=2,
+        )
+
+    def _sampling_optimizer(self):
+        return inner_optimizer(getattr(self.model, "optimizer", None))
+
+    def _check_store(self):
+        weights = {
+            name: (tuple(v.shape), keras.backend.standardize_dtype(v.dtype))
+            for name, v in named_weights(self.model).items()
+        }
+        optimizer = type(self._sampling_optimizer()).__name__
+        differences = self._store.differences(weights, optimizer)
+        if differences:
+            raise ValueError(
+                f"The model must be that of the samples in {self._store!r}. Received: "
+                f"{listed(differences)}. Build the model as in the first run; where only automatic "
+                "names differ (`dense_1` for `dense`), call `keras.utils.clear_session()` before "
+                "building it or name the layers. For another model use another sampler."
+            )
+
+    def _resume(self):
+        stored = self._store.schedule or {}
+        words = [
+            f"{key}={value!r}, stored {stored.get(key)!r}"
+            for key, value in self._describe_schedule().items()
+            if key not in ("doublings", "shift") and stored.get(key) != value
+        ]
+        if words:
+            raise ValueError(
+                f"To resume, the schedule must be that of the run in '{self._store.directory}'. "
+                f"Received: {', '.join(words)}. Pass the stored values, or choose another "
+                "directory for a new run."
+            )
+        self._schedule = dataclasses.replace(
+            self._schedule, doublings=stored.get("doublings", 0), shift=stored.get("shift", 0)
+        )
+        counters = self._checkpoint.counters()
+        if counters is not None:
+            self.epochs_seen = counters["epochs_seen"]
+            self.steps_seen = counters["steps_seen"]
+            self._must_restore = True
+
+    def _describe_schedule(self):
+        return {**dataclasses.asdict(self._schedule), "chain": self.chain}
+
+    def _write_schedule(self):
+        """Also where it says the same: from here on no other process may write into the folder."""
+        self._store.set_schedule(self._describe_schedule())
+
+
+def checked_sampler(sampler):
+    """Of a callback that stands beside a `PosteriorSampler`."""
+    if isinstance(sampler, PosteriorSampler):
+        return sampler
+    raise ValueError(
+        "`sampler` must be the `kl.PosteriorSampler` of the same `fit`. Received: "
+        f"sampler={arguments.shorten(sampler)}."
+    )
+
+
+def _iterations(optimizer):
+    return int(ops.convert_to_numpy(optimizer.iterations))
+
+
+def _phases(optimizer):
+    """The schedule of the learning rate if it explores and samples in turns, else None."""
+    schedule = learning_rate_schedule(optimizer)
+    return schedule if hasattr(schedule, "is_sampling") else None
+
+
+def _last_step(optimizer):
+    """What the schedule was called with in the last update: `iterations` are one ahead of it."""
+    passes = _iterations(optimizer) * (optimizer.gradient_accumulation_steps or 1)
+    return max(passes - 1, 0)
+
+
+def _explores(optimizer):
+    phases = _phases(optimizer)
+    return phases is not None and not phases.is_sampling(_last_step(optimizer))
+
+
+def _sample_learning_rate(optimizer):
+    """At the end of a cycle the rate of the next step belongs to another phase."""
+    phases = _phases(optimizer)
+    return _number(phases(_last_step(optimizer)) if phases else optimizer.learning_rate)
+
+
+def _temperature(optimizer):
+    temperature = getattr(optimizer, "temperature", None)
+    if callable(temperature):  # a schedule
+        temperature = temperature(optimizer.iterations)
+    return None if temperature is None else _number(temperature)
+
+
+def _number(value):
+    return float(np.asarray(ops.convert_to_numpy(value)))
+
+
+def _check_integer(argument, value, least, also=""):
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_integer or value < least:
+        raise ValueError(
+            f"`{argument}` must be {also}an integer >= {least}. Received: {argument}="
+            f"{arguments.shorten(value)}."
+        )
+
+
+def _check_mean_loss(model):
+    means = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+    for loss in keras.tree.flatten(model.loss):
+        if isinstance(loss, keras.losses.Loss) and loss.reduction not in means:
+            raise ValueError(
+                "A sampling optimizer must have a loss that is the MEAN over the batch: its "
+                "`learning_rate` multiplies the gradient of the mean loss, and `num_data` makes "
+                f"that the posterior's. Received: reduction={loss.reduction!r} in loss "
+                f"'{loss.name}'. Construct the loss with reduction='sum_over_batch_size'."
+            )

@@ -1,0 +1,149 @@
+"""The ensemble's validation metrics while `fit` still samples it."""
+
+import types
+
+import keras
+
+from keras_langevin.arguments import integer, shorten
+from keras_langevin.ensemble import RunningEnsemble
+from keras_langevin.keras_internals import (
+    data_batches,
+    has_validation_data,
+    validation_batches_of_fit,
+)
+from keras_langevin.sampling.posterior_sampler import checked_sampler
+from keras_langevin.training_data import training_data
+from keras_langevin.weights import weight_values
+
+
+class EnsembleValidation(keras.callbacks.Callback):
+    """Logs how good the ensemble of the samples stored so far is on validation data.
+
+    At the end of every epoch it adds `val_ensemble_loss`, the negative log predictive density in
+    nats, and one `val_ensemble_<name>` for each metric that the model was compiled with, such as
+    `val_ensemble_accuracy`: the numbers that `sampler.ensemble().evaluate` would give. Every
+    stored sample is evaluated once, and averaged in; when the sampler drops samples (`max_samples`)
+    those that stay are evaluated once more. Until the first sample is stored they are the numbers
+    of the present weights alone.
+
+    Progress bar, `History`, `CSVLogger` and `TensorBoard` show the values, `EarlyStopping` and
+    `ModelCheckpoint` can watch them; put this after the sampler and before those. They need
+    `mode="min"` or `"max"`, since Keras does not know the names, and `start_from_epoch=` the
+    burn-in, before which there is no ensemble to stop for.
+
+    Args:
+        sampler: The `kl.PosteriorSampler` of the same `fit`.
+        validation_data: `(x, y)` or `(x, y, sample_weight)` of arrays or nested arrays, or a
+            dataset that gives the same batches in the same order every time. By default that of
+            `fit`; where `validation_freq` leaves out epochs, nothing is logged before the first
+            validation.
+        batch_size: For arrays; 32 by default, as in `evaluate`. That of `fit`'s own data is its
+            `validation_batch_size`.
+
+    Held in memory are the labels and the averaged prediction of every validation example.
+
+    Raises:
+        ValueError: In `fit`: if there are no validation data, or a dataset gives other labels or
+            another order the second time; if labels are shares of several classes.
+
+    Example:
+
+    ```python
+    import keras, numpy as np
+    import keras_langevin as kl
+
+    x = np.random.normal(size=(200, 4)).astype("float32")
+    y = (x.sum(-1) > 0).astype("int32")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(kl.SGLD(1e-2, num_data=150), loss, metrics=["accuracy"])
+    sampler = kl.PosteriorSampler(burn_in=5)
+    enough = keras.callbacks.EarlyStopping(
+        "val_ensemble_loss", min_delta=1e-3, patience=10, mode="min", start_from_epoch=5
+    )
+    history = model.fit(
+        x[:150], y[:150], epochs=100, validation_data=(x[150:], y[150:]), verbose=0,
+        callbacks=[sampler, kl.EnsembleValidation(sampler), enough],
+    )
+    history.history["val_ensemble_accuracy"][-1]  # `val_accuracy` is that of the last point
+    ```
+    """
+
+    def __init__(self, sampler, validation_data=None, batch_size=None):
+        super().__init__()
+        self.sampler = checked_sampler(sampler)
+        self.validation_data = _checked_data(validation_data)
+        if batch_size is not None:
+            batch_size = integer("batch_size", batch_size, at_least=1)
+        self.batch_size = batch_size
+        self._running, self._members = None, []
+
+    def on_train_begin(self, logs=None):
+        self._running, self._members = None, []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epochs_seen = self.sampler.epochs_seen
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check_order()
+        if self.validation_data is None and validation_batches_of_fit(self.model) is None:
+            self._check_there_are_some()
+            return
+        self._running = self._running or RunningEnsemble(self.model)
+        self._add_members()
+        results = self._running.results()
+        logs.update({f"val_ensemble_{name}": value for name, value in results.items()})
+
+    def _add_members(self):
+        store = self.sampler.samples
+        stored = [facts["position"] for facts in store.facts]
+        if not stored or not set(self._members) <= set(stored):
+            self._running.forget()
+            self._members = []
+        if not stored:
+            self._running.add(weight_values(self.model), self._batches())
+        for index, position in enumerate(stored):
+            if position not in self._members:
+                if not self._members:
+                    self._running.forget()  # the present weights
+                self._running.add(store[index], self._batches())
+                self._members.append(position)
+
+    def _batches(self):
+        if self.validation_data is not None:
+            return data_batches(self.validation_data, self.batch_size)
+        return validation_batches_of_fit(self.model)
+
+    def _check_there_are_some(self):
+        if not has_validation_data(self.model):
+            raise ValueError(
+                "`EnsembleValidation` must have data to validate on. Received: no validation data, "
+                "in `fit` nor here. Pass `fit(..., validation_data=(x, y))`."
+            )
+
+    def _check_order(self):
+        if self.sampler.epochs_seen == self._epochs_seen:
+            raise ValueError(
+                "The sampler must be among the callbacks of `fit`, before its "
+                "`EnsembleValidation`. Received: an epoch that the sampler has not seen. Use "
+                "`callbacks=[sampler, kl.EnsembleValidation(sampler)]`."
+            )
+
+
+def _checked_data(data):
+    """A tuple of arrays, a dataset or None, as they are."""
+    if isinstance(data, tuple) and len(data) in (2, 3) and data[1] is not None:
+        training_data(*data)
+        return data
+    is_other = isinstance(data, (tuple, list, dict, types.GeneratorType)) or hasattr(data, "shape")
+    try:
+        if data is not None and not is_other:
+            data_batches(data)
+    except Exception:  # whatever the adapters of Keras may raise
+        is_other = True
+    if is_other:
+        raise ValueError(
+            "`validation_data` must be `(x, y)` or `(x, y, sample_weight)` of arrays, or a dataset "
+            f"that can be read again. Received: validation_data={shorten(data)}"
+        )
+    return data

@@ -1,0 +1,56 @@
+"""The benchmarks run from end to end, shortened, and find nothing absurd: the limits are a multiple
+of what is measured on a quiet machine (`examples/results/benchmark_*.md`)."""
+
+import json
+
+import keras
+import pytest
+from test_examples import run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(keras.backend.backend() != "jax", reason="run on JAX alone"),
+]
+
+
+def rows_of(script, folder, *arguments):
+    run(f"benchmarks/{script}.py", *arguments, "--quick", "--results", folder)
+    (path,) = folder.glob("*.jsonl")
+    assert (folder / f"{path.stem}.md").exists()
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_step_takes_about_as_long_as_the_plain_optimizer():
+    table = run("benchmarks/step_time.py", "--quick")
+    lines = [[cell.strip() for cell in line.split("|")[3:7]] for line in table.splitlines()[2:]]
+    ratios = {method: float(ratio) for method, _, rival, ratio in lines if "Keras" in rival}
+    assert len(ratios) == 6
+    assert ratios["SGLD"] < 2 and ratios["QDOPLangevin"] < 4
+
+
+def test_an_ensemble_predicts_faster_than_a_loop(tmp_path):
+    rows = rows_of("predict", tmp_path)
+    assert all(row["largest difference"] < 1e-4 for row in rows)
+    assert rows[-1]["times faster than the loop"] > 10
+
+
+def test_memory_does_not_grow_with_the_samples(tmp_path):
+    copies = [row["copies"] for row in rows_of("memory", tmp_path) if row["samples on disk"]]
+    assert copies[1] - copies[0] < 2  # four samples more
+
+
+def test_time_grows_no_faster_than_size(tmp_path):
+    rows = rows_of("scaling", tmp_path)
+    for name in ("SGLD", "QDOPLangevin"):
+        few, many = (row["ms"] / row["weights"] for row in rows if row["what"] == name)
+        assert many < 2.5 * few
+    assert (tmp_path / "benchmark_scaling.png").exists()
+
+
+def test_the_metric_brings_effective_samples(tmp_path):
+    rows = rows_of("effective_samples", tmp_path, "regression", "--turns", 1)
+    found = {r["method"]: r["effective samples"] for r in rows if r["kind"] == "samples"}
+    assert found["QDOPLangevin"] > 4 * found["SGLD"]
+    assert "| regression | jax | QDOPLangevin |" in (
+        (tmp_path / "benchmark_effective_samples.md").read_text()
+    )
