@@ -1,4 +1,4 @@
-"""One row a sampler: what `tests/contract/test_samplers.py` runs for each. A new sampler adds a row.
+"""One row a sampler, of what `tests/contract/` runs for each. A new sampler adds a row.
 
 `inverse_without_data` is the diagonal of C where no gradient arrives, for a prior N(0, σ²).
 """

@@ -1,6 +1,7 @@
 """Kinetic and configurational temperature: right samplers lie in their bands, mutants do not.
 
-KERAS_BACKEND=jax python tests/diagnostics/test_temperatures.py    prints how many of 100 runs are outside
+KERAS_BACKEND=jax python tests/diagnostics/test_temperatures.py
+prints how many of 100 runs are outside
 """
 
 import keras

@@ -1,4 +1,4 @@
-"""Everything public, each with valid arguments: what `tests/fuzz/test_public_api_fuzz.py` runs for all.
+"""Everything public, each with valid arguments: what `tests/fuzz/` runs for all.
 A new name of an `__all__` adds a row here."""
 
 import dataclasses

@@ -1,6 +1,6 @@
 """A run that can be killed at any moment and started again: `python resume_run.py FOLDER EPOCHS`.
 
-`tests/contract/test_exact_resume.py` kills it and compares. It prints one line after its first epoch.
+`tests/contract/test_exact_resume.py` kills and compares. It prints one line after its first epoch.
 """
 
 import sys
