@@ -24,7 +24,8 @@ HALF = tuple(STDDEVS)
 BURN_IN, STEPS = 200, 1200
 STEP_SIZE_BIAS = 0.03  # 1/(1 − ηs/2), s about 1
 Z = 4.5  # standard errors
-FROZEN = {"freeze_after": 1}  # at the mean, so that the law is exact
+HELD = kl.preconditioners.Averaging(freeze_after=1)
+FROZEN = {"averaging": HELD}  # at the mean, so that the law is exact
 ARGUMENTS = dict.fromkeys(
     ("RMSPropLangevin", "DOPLangevin", "QDOPLangevin", "BNPLangevin"), FROZEN
 ) | {"SMILE": {"learning_rate": 1.0, "tuning_steps": 300, "decoherence_length": 10.0}}

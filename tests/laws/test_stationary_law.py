@@ -17,6 +17,7 @@ from regression import (
 
 import keras_langevin as kl
 from keras_langevin.preconditioners import (
+    Averaging,
     BatchNormalization,
     Preconditioner,
     QuasiDiagonalOuterProduct,
@@ -26,12 +27,13 @@ PROBLEM = Regression()
 PRIOR = kl.priors.Normal(1.0)  # of every `Regression` here
 QDOP, DOP = PROBLEM.quasi_diagonal_inverse(), PROBLEM.diagonal_inverse()
 BNP = PROBLEM.batch_normalization_inverse()
-FROZEN = {"freeze_after": 1, "epsilon": 0.0, "statistics_stride": 1}
-FROZEN_INPUTS = {"freeze_after": 1, **MOMENTS_ALONE}
+HELD = {"averaging": Averaging(freeze_after=1)}
+FROZEN = {**HELD, "epsilon": 0.0, "statistics_stride": 1}
+FROZEN_INPUTS = {**HELD, **MOMENTS_ALONE}
 
 FIXED = [
     (kl.SGLD, np.eye(3), {}),
-    (kl.RMSPropLangevin, PROBLEM.rmsprop_inverse(1e-7), {"freeze_after": 1, "epsilon": 1e-7}),
+    (kl.RMSPropLangevin, PROBLEM.rmsprop_inverse(1e-7), {**HELD, "epsilon": 1e-7}),
     (kl.DOPLangevin, DOP, FROZEN),
     (kl.QDOPLangevin, QDOP, FROZEN),
     (kl.BNPLangevin, BNP, FROZEN_INPUTS),
@@ -95,8 +97,7 @@ def adapting(sampler, inverse):
         num_data=problem.n,
         prior=PRIOR,
         statistics_stride=1,
-        statistics_rate=0.05,
-        statistics_rate_floor=0.05,
+        averaging=Averaging(rate=0.05, floor=0.05),
         seed=1,
     )
     return problem, optimizer, metric_inverse
@@ -116,7 +117,7 @@ def test_covariance_with_an_adapting_rmsprop_metric():
     The bias is the chain's own share of v, about B/N: 1/30 here, and a factor 1.5 at 1/3."""
     problem, batch_size = Regression(num_data=300, replicas=2000), 10
     optimizer = kl.RMSPropLangevin(
-        0.02, num_data=300, prior=PRIOR, statistics_rate_floor=0.01, seed=1
+        0.02, num_data=300, prior=PRIOR, averaging=Averaging(floor=0.01), seed=1
     )
     start = problem.exact_covariance(np.eye(3), 0.01)
     moment, _ = problem.second_moment(
@@ -148,8 +149,8 @@ def test_less_noise_is_injected_where_minibatches_bring_their_own():
     assert np.abs(relative_eigenvalues(moment, posterior) - 1).max() < 0.2
 
 
-@pytest.mark.parametrize("correction", [False, True])
-def test_divergence_term_of_an_instantaneous_metric(correction):
+@pytest.mark.parametrize("divergence", [False, True])
+def test_divergence_term_of_an_instantaneous_metric(divergence):
     """C(θ) = (ḡ² + ε)^(-1/2) from the current gradient alone. On U = Nθ²/2 the drift without
     the divergence term samples π(θ)/C(θ); with it, π. Nothing else tells the two apart."""
     n, replicas = 100, 4000
@@ -161,16 +162,14 @@ def test_divergence_term_of_an_instantaneous_metric(correction):
         num_data=n,
         prior=None,
         epsilon=epsilon,
-        correction=correction,
-        lagged=False,
-        statistics_rate=1.0,
-        statistics_rate_floor=1.0,
+        divergence=divergence,
+        averaging=Averaging(rate=1.0, floor=1.0, lagged=False),
         seed=1,
     )
     moment = one_weight_second_moment(optimizer, y, replicas)
     z = np.linspace(-8, 8, 4001)
     density = np.exp(-(z**2) / 2)
-    if not correction:
+    if not divergence:
         density *= np.sqrt(z**2 + 1)
     expected = (density * z**2).sum() / density.sum()  # 1 with the term, 1.47 without
     assert moment * n == pytest.approx(expected, rel=0.04)

@@ -270,7 +270,11 @@ class Chains(Regression):
 PROBLEM = Chains()
 C = PROBLEM.quasi_diagonal_inverse()
 STIFFEST = np.linalg.eigvals(C @ PROBLEM.hessian).real.max()
-FROZEN = {"freeze_after": 1, "epsilon": 0.0, "statistics_stride": 1}
+FROZEN = {
+    "averaging": preconditioners.Averaging(freeze_after=1),
+    "epsilon": 0.0,
+    "statistics_stride": 1,
+}
 
 
 def qdop(
@@ -614,7 +618,7 @@ def test_auto_bounds_the_noise_of_minibatches():
         ({"noise_estimate": "fisher"}, '`noise_estimate` must be None.*"successive_differences"'),
         ({"batch_size": 20}, "without momentum.*batch_size=20.*noise_estimate"),
         (
-            {"preconditioner": preconditioners.RMSProp(correction=True)},
+            {"preconditioner": preconditioners.RMSProp(divergence=True)},
             "divergence term.*correction=True",
         ),
         ({"num_data": None}, "`num_data` is required"),
@@ -636,7 +640,9 @@ def test_bad_arguments(arguments, message):
     ],
 )
 def test_config_round_trip(arguments):
-    metric = preconditioners.QuasiDiagonalOuterProduct(damping=3.0, freeze_after=7)
+    metric = preconditioners.QuasiDiagonalOuterProduct(
+        damping=3.0, averaging=preconditioners.Averaging(freeze_after=7)
+    )
     optimizer = SGHMC(0.1, num_data=50, preconditioner=metric, **arguments)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(again) is SGHMC

@@ -174,12 +174,7 @@ TARGET = {
     "exact_noise": True,
 }
 LANGEVIN = {**TARGET, "batch_size": None, "drift_clip": None, **KERAS}
-AVERAGE = {
-    "statistics_rate": 0.5,
-    "statistics_rate_floor": 0.01,
-    "lagged": True,
-    "freeze_after": 10,
-}
+AVERAGE = {"averaging": kl.preconditioners.Averaging(freeze_after=10)}
 OUTER_PRODUCT = {
     "prior_in_metric": True,
     "damping": 1.0,
@@ -233,7 +228,7 @@ MICROCANONICAL = {
 SAMPLERS = {
     "LangevinOptimizer": {**LANGEVIN, "preconditioner": None},
     "SGLD": LANGEVIN,
-    "RMSPropLangevin": {**LANGEVIN, "epsilon": 1e-8, "correction": False, **AVERAGE},
+    "RMSPropLangevin": {**LANGEVIN, "epsilon": 1e-8, "divergence": False, **AVERAGE},
     "DOPLangevin": {**LANGEVIN, **OUTER_PRODUCT},
     "QDOPLangevin": {**LANGEVIN, **OUTER_PRODUCT},
     "BNPLangevin": {**LANGEVIN, **INPUTS},
@@ -453,16 +448,18 @@ CALLS = {
     "priors.TFPDistribution": Call(lambda: {"distribution": distribution()}, needs_tensorflow=True),
     "priors.get": Call(lambda: {"prior": kl.priors.Normal(1.0)}),
     # metrics
+    "preconditioners.Averaging": Call(fixed(rate=0.5, floor=0.01, lagged=True, freeze_after=10)),
     "preconditioners.AveragingPreconditioner": Call(fixed(**AVERAGE)),
     "preconditioners.BatchNormalization": Call(fixed(**INPUTS)),
     "preconditioners.DenseFisher": Call(fixed(num_draws=2, **FISHER), takes=NUMBER_OR_MSE),
+    "preconditioners.Diagonal": Call(dict),
     "preconditioners.DiagonalFisher": Call(fixed(**FISHER), takes=NUMBER_OR_MSE),
     "preconditioners.DiagonalOuterProduct": Call(fixed(**OUTER_PRODUCT)),
     "preconditioners.Euclidean": Call(dict),
     "preconditioners.Fisher": Call(fixed(**FISHER), takes=NUMBER_OR_MSE),
     "preconditioners.QuasiDiagonalFisher": Call(fixed(**FISHER), takes=NUMBER_OR_MSE),
     "preconditioners.QuasiDiagonalOuterProduct": Call(fixed(**OUTER_PRODUCT)),
-    "preconditioners.RMSProp": Call(fixed(epsilon=1e-8, correction=False, **AVERAGE)),
+    "preconditioners.RMSProp": Call(fixed(epsilon=1e-8, divergence=False, **AVERAGE)),
     # statistics
     "statistics.Block": Call(
         lambda: {
