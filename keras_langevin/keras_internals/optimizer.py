@@ -20,7 +20,7 @@ class JointOptimizer(keras.optimizers.Optimizer):
     same footing, by `read_statistics`.
     """
 
-    statistics = None  # which of `statistics.block.KINDS` the step reads, or None
+    statistics = None  # which of `statistics.block.SETS` the step reads, or None
 
     def step(self, parameters, gradients, learning_rate):
         raise NotImplementedError

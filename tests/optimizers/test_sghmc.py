@@ -422,7 +422,7 @@ def test_the_factor_in_the_place_of_its_transpose_fails(scheme):
 
 # -------------------------------------------------------------------------------- metrics
 
-ABSTRACT = ("Preconditioner", "AveragingPreconditioner", "Fisher")
+ABSTRACT = ("Preconditioner", "Averaging", "AveragingPreconditioner", "Diagonal", "Fisher")
 METRICS = [name for name in preconditioners.__all__ if name not in ABSTRACT]
 
 

@@ -465,7 +465,7 @@ CALLS = {
         lambda: {
             "kernel": kernel(),
             "op": keras.ops.matmul,
-            "bias": kernel(),
+            "bias": keras.Variable(np.ones(1, "float32"), name="bias"),
             "bias_shape": (1, 1),
             "bias_axes": (-1,),
             "shift_shape": (2, 1),
