@@ -226,7 +226,7 @@ class Chains(Regression):
         loss = HalfSquaredError() if batch_size is None else WeightedHalfSquaredError()
         model = self.model(optimizer, loss)
         optimizer.build(model.trainable_variables)
-        with optimizer.at_rest():
+        with optimizer.filling_metric():
             self.fit(model, 1, batch_size, whole=True)
         self.place(model, start)
         draw_momenta(optimizer, optimizer.temperature)

@@ -173,7 +173,7 @@ TARGET = {
     "on_nonfinite": "raise",
     "exact_noise": True,
 }
-LANGEVIN = {**TARGET, "batch_size": None, "drift_clip": None, **KERAS}
+LANGEVIN = {**TARGET, "minibatch_correction": None, "drift_clip": None, **KERAS}
 AVERAGE = {
     "statistics_rate": 0.5,
     "statistics_rate_floor": 0.01,
@@ -211,6 +211,7 @@ CORRECTED = {
     "correction_method": "finite_difference",
     "temperature": 1.0,
     "batch_size": None,
+    "minibatch_correction": None,
 }
 MOMENTUM = {
     "momentum": 0.9,
