@@ -140,6 +140,12 @@ class Preconditioner:
         # 1 while training fills the metric and moves no weight (`kl.warm_up_metric`).
         self.resting = add_variable((), "resting") if self.learns else None
 
+    def require(self, *methods):
+        """Raises what those of the methods that are not implemented would raise in a step."""
+        for name in methods:
+            if getattr(type(self), name) is getattr(Preconditioner, name):
+                getattr(self, name)(None, None)
+
     def attach(self, model):
         """Gives a metric that reads the model by itself the built model; here, nothing."""
 

@@ -172,15 +172,15 @@ def test_bad_damping():
 
 
 def test_a_learning_rate_beyond_what_the_batch_size_allows():
-    kl.QDOPLangevin(0.1, num_data=100, batch_size=10)
+    kl.QDOPLangevin(0.1, num_data=100, minibatch_correction=10)
     with pytest.raises(ValueError, match=r"expected learning_rate <= 0\.18.*learning_rate=0\.2"):
-        kl.QDOPLangevin(0.2, num_data=100, batch_size=10)
+        kl.QDOPLangevin(0.2, num_data=100, minibatch_correction=10)
 
 
 @pytest.mark.parametrize("name", ["clipnorm", "clipvalue", "global_clipnorm"])
 def test_clipping_warns(name):
     for case in CASES:
-        with pytest.warns(UserWarning, match=f"bends the drift.*{name}=1.0"):
+        with pytest.warns(UserWarning, match=f"shortens large gradients.*{name}=1.0"):
             case.make(**{name: 1.0})
 
 
@@ -574,7 +574,9 @@ def test_a_train_step_of_ones_own(case):
 
 def noise_per_step(learning_rate, steps, num_data=100, **kwargs):
     """η of each step, read off the variance 2η/N of the noise."""
-    changes = increments(kl.SGLD(learning_rate, num_data, prior=None, seed=1), steps, **kwargs)
+    changes = increments(
+        kl.SGLD(learning_rate, num_data=num_data, prior=None, seed=1), steps, **kwargs
+    )
     return changes.var(axis=1) * num_data / 2
 
 

@@ -139,7 +139,7 @@ def test_less_noise_is_injected_where_minibatches_bring_their_own():
     injected = 2 * eta / problem.n * (1 - eta / 2) - eta**2 / batch_size
     exact = problem.exact_covariance(metric_inverse, eta, 1.0, batch_size, injected)
     optimizer = kl.QDOPLangevin(
-        eta, num_data=200, prior=PRIOR, batch_size=batch_size, seed=1, **FROZEN
+        eta, num_data=200, prior=PRIOR, minibatch_correction=batch_size, seed=1, **FROZEN
     )
     moment, _ = problem.second_moment(optimizer, exact, batch_size=batch_size)
     assert np.abs(relative_eigenvalues(moment, exact) - 1).max() < 0.04

@@ -226,7 +226,7 @@ class Chains(Regression):
         loss = HalfSquaredError() if batch_size is None else WeightedHalfSquaredError()
         model = self.model(optimizer, loss)
         optimizer.build(model.trainable_variables)
-        with optimizer.at_rest():
+        with optimizer.filling_metric():
             self.fit(model, 1, batch_size, whole=True)
         self.place(model, start)
         draw_momenta(optimizer, optimizer.temperature)
@@ -619,7 +619,7 @@ def test_auto_bounds_the_noise_of_minibatches():
         ({"batch_size": 20}, "without momentum.*batch_size=20.*noise_estimate"),
         (
             {"preconditioner": preconditioners.RMSProp(divergence=True)},
-            "divergence term.*correction=True",
+            "divergence term.*divergence=True",
         ),
         ({"num_data": None}, "`num_data` is required"),
         ({"use_ema": True}, "collapses the variance"),

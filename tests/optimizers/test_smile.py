@@ -497,14 +497,13 @@ def test_config_round_trip():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"learning_rate": "auto"}, "learning_rate"),
+        ({"learning_rate": "auto", "tuner": None}, "learning_rate"),
         ({"learning_rate": keras.optimizers.schedules.CosineDecay(0.1, 10)}, "tuner=None"),
         ({"tuner": "gamma"}, "tuner"),
         ({"temperature": 0.0}, "temperature"),
         ({"target_energy": 0.0}, "target_energy"),
         ({"decoherence_length": -1.0}, "decoherence_length"),
         ({"preconditioner": kl.preconditioners.Euclidean()}, "preconditioner"),
-        ({"batch_size": 10}, "batch_size"),
         ({"tuning_steps": 1.5}, "tuning_steps"),
         ({"variance_decay": 1.5}, "variance_decay"),
     ],

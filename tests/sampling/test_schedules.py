@@ -197,7 +197,7 @@ def largest_deviation(schedule):
     cycles of 20,000 chains in one compiled `fit`."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(REPLICAS, use_bias=False)])
     prior = kl.priors.Normal(0.5)
-    optimizer = kl.SGLD(schedule, NUM_DATA, temperature=TEMPERATURE, prior=prior, seed=1)
+    optimizer = kl.SGLD(schedule, num_data=NUM_DATA, temperature=TEMPERATURE, prior=prior, seed=1)
     model.compile(optimizer, HalfSquaredError(), jit_compile=JIT)
     y = np.linspace(-1.0, 2.0, NUM_DATA)
     mode = y.mean() / HESSIAN

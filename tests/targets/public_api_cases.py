@@ -173,7 +173,7 @@ TARGET = {
     "on_nonfinite": "raise",
     "exact_noise": True,
 }
-LANGEVIN = {**TARGET, "batch_size": None, "drift_clip": None, **KERAS}
+LANGEVIN = {**TARGET, "minibatch_correction": None, "drift_clip": None, **KERAS}
 AVERAGE = {"averaging": kl.preconditioners.Averaging(freeze_after=10)}
 OUTER_PRODUCT = {
     "prior_in_metric": True,
@@ -206,6 +206,7 @@ CORRECTED = {
     "correction_method": "finite_difference",
     "temperature": 1.0,
     "batch_size": None,
+    "minibatch_correction": None,
 }
 MOMENTUM = {
     "momentum": 0.9,
