@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as array_strategies
 from keras import ops
-from public_api_cases import CALLS, MADE_BY_THE_PACKAGE, data, ensemble, public_names
+from targets.public_api_cases import CALLS, MADE_BY_THE_PACKAGE, data, ensemble, public_names
 
 import keras_langevin as kl
 from keras_langevin import arguments
