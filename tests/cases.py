@@ -217,17 +217,20 @@ WITH_VARIANTS = [row for case in SAMPLERS for row in case.with_variants()]
 WITHOUT_DATA = [row for row in WITH_VARIANTS if not row.needs_data]
 
 
-def each(cases=SAMPLERS, quick=(), argument="case"):
-    """One test for each of these, long but for those that stand for others and the `quick`."""
-    rows = [
-        pytest.param(
-            case,
-            id=case.name,
-            marks=() if case.stands_for_others or case.name in quick else pytest.mark.law,
+def each(cases=SAMPLERS, quick=(), backend=False):
+    """As `case` each of these, long but for the `quick` and those that stand for others.
+
+    Args:
+        backend: Whether these also run on TensorFlow in `make test`.
+    """
+    of_quick = pytest.mark.backend if backend else ()
+    rows = []
+    for case in cases:
+        is_quick = case.stands_for_others or case.name in quick
+        rows.append(
+            pytest.param(case, id=case.name, marks=of_quick if is_quick else pytest.mark.law)
         )
-        for case in cases
-    ]
-    return pytest.mark.parametrize(argument, rows)
+    return pytest.mark.parametrize("case", rows)
 
 
 def slow_but_for(*samplers):

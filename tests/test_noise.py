@@ -39,6 +39,7 @@ def test_same_arguments_give_the_same_numbers():
     np.testing.assert_array_equal(draw(1000, 5, 6, 7), draw(1000, 5, as_tensor, 7))
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch does not compile")
 def test_eager_equals_compiled():
     step = compiled(lambda iteration: standard_normal((1000,), 5, iteration, 7))
@@ -120,6 +121,7 @@ def test_signs_are_even_and_independent_of_each_other_and_of_the_noise():
         assert abs(z_score(flat, other.ravel())) < 5
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="sizes are known elsewhere")
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_signs_of_a_batch_of_unknown_size(jit_compile):

@@ -9,7 +9,6 @@ import pytest
 from cases import JIT_IF_NEEDED, LANGEVIN, SAMPLER, WITHOUT_DATA, each
 from keras import ops
 from targets.small_network import (
-    JIT,
     assert_equal,
     assert_moved,
     compiled,
@@ -103,9 +102,10 @@ def test_clipping_warns(name):
 
 
 @pytest.mark.parametrize("sampler", [kl.DOPLangevin, kl.QDOPLangevin, kl.BNPLangevin])
+@pytest.mark.backend
 def test_an_untracked_model_is_refused_in_fit(sampler):
     model = network(2)
-    model.compile(sampler(0.1, num_data=32), loss="mse", jit_compile=JIT)
+    model.compile(sampler(0.1, num_data=32), loss="mse", jit_compile=JIT_IF_NEEDED)
     with pytest.raises(ValueError, match=r"kl\.PosteriorSampler.*kl\.track_statistics"):
         model.fit(*data(), verbose=0)
 
@@ -113,7 +113,7 @@ def test_an_untracked_model_is_refused_in_fit(sampler):
 def test_a_constraint_warns():
     layer = keras.layers.Dense(2, kernel_constraint="non_neg")
     model = keras.Sequential([keras.Input((3,)), layer])
-    model.compile(kl.SGLD(0.1, num_data=32), loss="mse", jit_compile=JIT)
+    model.compile(kl.SGLD(0.1, num_data=32), loss="mse", jit_compile=JIT_IF_NEEDED)
     with pytest.warns(UserWarning, match=r"constraint of '.*dense/kernel' .* folded"):
         model.fit(*data(), verbose=0)
     assert weights(model)[0].min() >= 0
@@ -198,7 +198,7 @@ def test_noise_in_mixed_precision(mixed, case):
     assert changes.var(axis=1) == pytest.approx(expected, rel=0.1)
 
 
-@each(WITHOUT_DATA)
+@each(WITHOUT_DATA, backend=True)
 def test_a_step_with_infinite_gradients_is_skipped(case):
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -269,9 +269,9 @@ def word_model():
 @pytest.mark.parametrize(
     ("case", "options"),
     [
-        (SGLD, {}),
+        pytest.param(SGLD, {}, marks=pytest.mark.backend),
         (RMSPROP, {}),
-        (QDOP, {}),
+        pytest.param(QDOP, {}, marks=pytest.mark.backend),
         (SGLD, {"gradient_accumulation_steps": 2}),
         pytest.param(QDOP, {"gradient_accumulation_steps": 2}, marks=pytest.mark.law),
         (SGLD, {"loss_scale_factor": 8.0}),
@@ -365,6 +365,7 @@ class Unused(keras.Model):
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@pytest.mark.backend
 @both
 def test_a_variable_without_gradient(case):
     """JAX gives zeros in the place of no gradient: there the variable walks on its prior."""
@@ -472,6 +473,7 @@ else:
             return {"loss": loss}
 
 
+@pytest.mark.backend
 @both
 def test_a_train_step_of_ones_own(case):
     """Gives the very path of `fit`, noise included."""
@@ -520,7 +522,7 @@ def counting(sampler):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="torch is not traced")
-@each(WITHOUT_DATA)
+@each(WITHOUT_DATA, backend=True)
 def test_a_compiled_step_is_traced_once(case):
     sampler = counting(case.sampler)
     counted = dataclasses.replace(case, sampler=sampler)
@@ -545,7 +547,7 @@ def optimizer_values(optimizer):
     return [ops.convert_to_numpy(v) for v in optimizer.variables]
 
 
-@each(WITHOUT_DATA, ("SGHMC",))
+@each(WITHOUT_DATA, ("SGHMC",), backend=True)
 def test_a_saved_model_continues_as_if_it_had_not_stopped(case, tmp_path):
     straight = compiled(network(4, 2), case.make(0.01, 32, seed=1))
     two_epochs(straight)

@@ -377,7 +377,7 @@ def fitted(optimizer, batches, num_data=60, **fit):
     model = small_network(2)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(num_data, 3)).astype("float32"), rng.integers(0, 2, num_data)
-    model.compile(optimizer, CLASSES, jit_compile=fit.pop("jit_compile", JIT))
+    model.compile(optimizer, CLASSES, jit_compile=JIT_IF_NEEDED)
     sampler = kl.PosteriorSampler(burn_in=1)
     data = (kl.RandomBatches(x, y, batches),) if fit.pop("random", True) else (x, y, batches)
     history = model.fit(*data, epochs=3, verbose=0, callbacks=[sampler], **fit)
@@ -414,7 +414,7 @@ def test_fit_with_other_batches_is_refused():
 
 def test_epochs_through_shuffled_data_warn():
     with pytest.warns(UserWarning, match="balance each other.*only 4 examples"):
-        fitted(kl.NGD(0.1, 60, batch_size=8), 8, random=False, jit_compile=JIT_IF_NEEDED)
+        fitted(kl.NGD(0.1, 60, batch_size=8), 8, random=False)
 
 
 def test_without_data_the_metric_says_what_to_do():

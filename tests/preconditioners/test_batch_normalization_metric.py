@@ -6,9 +6,9 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from cases import MOMENTS_ALONE
+from cases import JIT_IF_NEEDED, MOMENTS_ALONE
 from keras import layers, ops
-from targets.one_layer import JIT, NoLoss, dense, one_layer, run
+from targets.one_layer import NoLoss, dense, one_layer, run
 from targets.regression import Constant
 from targets.statistics_cases import (
     BACKEND,
@@ -393,7 +393,7 @@ def test_the_steps_are_the_stated_ones(name):
 
 def two_layers(optimizer):
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh"), layers.Dense(2)])
-    model.compile(optimizer, loss="mse", jit_compile=JIT)
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     rng = np.random.default_rng(1)
     model.set_weights([rng.normal(0.0, 0.3, w.shape) for w in model.get_weights()])
     return kl.track_statistics(model, optimizer)
@@ -515,7 +515,7 @@ def test_layers_that_are_not_measured_have_the_identity():
     hidden = layers.Conv1D(4, 1, groups=2, name="grouped")(hidden)
     model = keras.Model(words, layers.Dense(2, name="head")(layers.Flatten()(hidden)))
     optimizer = kl.BNPLangevin(0.01, num_data=8, seed=1)
-    model.compile(optimizer, loss="mse", jit_compile=JIT)
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     with pytest.warns(UserWarning, match=r"layers Embedding 'words', Conv1D 'grouped'\. "):
         kl.track_statistics(model, optimizer)
     model.fit(np.array([[0, 1], [2, 3]] * 4), np.ones((8, 2)), batch_size=8, verbose=0)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from cases import JIT_IF_NEEDED
 from keras import layers, ops
 from targets.another_process import run_python
 from targets.statistics_cases import BACKEND, Descent, measured
@@ -12,7 +13,6 @@ from keras_langevin.statistics.model_labels import ModelLabels
 from keras_langevin.statistics.reference import per_example_statistics
 from keras_langevin.weights import is_statistic, parameters
 
-JIT = BACKEND != "torch"
 BATCH, INPUTS = 6, 4
 
 
@@ -66,7 +66,7 @@ def record(
         optimizer = kl.QDOPLangevin(
             0.0, num_data=len(x), fisher=fisher, seed=seed, statistics_stride=1
         )
-    model.compile(optimizer, loss=loss, jit_compile=JIT, loss_weights=loss_weights)
+    model.compile(optimizer, loss=loss, jit_compile=JIT_IF_NEEDED, loss_weights=loss_weights)
     kl.track_statistics(model, model.optimizer)
     recorder = Record()
     kwargs = {"batch_size": len(x), "shuffle": False, "verbose": 0, **kwargs}
@@ -309,6 +309,7 @@ class CountCalls(layers.Layer):
         return x
 
 
+@pytest.mark.backend
 def test_training_is_bit_for_bit_that_without_it():
     """Also where layers draw random numbers, keep moving values or add to the loss."""
     x = inputs(40)
@@ -328,7 +329,7 @@ def test_training_is_bit_for_bit_that_without_it():
         )
         optimizer = ModelDescent(0.1)
         optimizer.statistics = fisher and "quasi_diagonal"
-        model.compile(optimizer, loss="mse", metrics=["mae"], jit_compile=JIT)
+        model.compile(optimizer, loss="mse", metrics=["mae"], jit_compile=JIT_IF_NEEDED)
         kl.track_statistics(model, optimizer)
         history = model.fit(
             x, y, batch_size=8, epochs=3, shuffle=False, verbose=0, validation_data=(x, y)
@@ -468,7 +469,7 @@ def test_samples_with_automatic_rate_and_saves(sampler, tmp_path):
     y = (x.sum(axis=1, keepdims=True) > 2).astype("float32")
     model = network(1)
     optimizer = sampler("auto", num_data=64, fisher="model", seed=1)
-    model.compile(optimizer, loss=BINARY, jit_compile=JIT)
+    model.compile(optimizer, loss=BINARY, jit_compile=JIT_IF_NEEDED)
     callback = kl.PosteriorSampler(burn_in=2)
     model.fit(x, y, batch_size=16, epochs=5, verbose=0, callbacks=[callback])
     assert len(callback.samples) == 3
@@ -489,7 +490,7 @@ def test_a_resumed_run_draws_on(tmp_path):
         keras.utils.clear_session()
         model = network(2)
         optimizer = kl.QDOPLangevin(1e-2, num_data=12, fisher="model", seed=3)
-        model.compile(optimizer, loss="mse", jit_compile=JIT)
+        model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
         fit = {"batch_size": 4, "shuffle": False, "verbose": 0, "initial_epoch": initial_epoch}
         model.fit(x, y, epochs=epochs, callbacks=[kl.PosteriorSampler(0, **kwargs)], **fit)
         return model.get_weights()
@@ -535,6 +536,7 @@ REPLICAS = """
 
 
 @pytest.mark.law
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="MirroredStrategy is TensorFlow's")
 def test_replicas_measure_their_common_batch():
     assert float(run_python(REPLICAS)) < 1e-4
@@ -569,6 +571,7 @@ def test_weights_of_anything_but_examples_are_refused():
         model.fit(x, y, sample_weight=np.ones((3, 5), "float32"), verbose=0)
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND == "jax", reason="Keras loses the mask before the loss on JAX")
 def test_masked_outputs_are_refused():
     model = keras.Sequential(

@@ -29,7 +29,11 @@ from keras_langevin.weights import is_statistic
 
 FAST = [("each_rule", "independent"), ("dense", "independent"), ("dense", "exact")]
 FAMILIES = [
-    pytest.param(*case, marks=[] if case in FAST else pytest.mark.law)
+    # That of all rules is also the one that TensorFlow runs in `make test`.
+    pytest.param(
+        *case,
+        marks=[pytest.mark.backend] * (case == FAST[0]) if case in FAST else pytest.mark.law,
+    )
     for case in itertools.product(CASES, ["independent", "exact"])
 ]
 
