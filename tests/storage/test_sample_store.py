@@ -8,6 +8,7 @@ import keras
 import ml_dtypes
 import numpy as np
 import pytest
+from targets.rows import every_row
 
 from keras_langevin.storage import sample_folder
 from keras_langevin.storage.sample import Sample
@@ -65,7 +66,7 @@ def test_sample_copies_its_arrays():
     assert not sample["w"].any()
 
 
-@pytest.mark.parametrize(
+@every_row(
     "arguments",
     [
         {"weights": {}},
@@ -326,7 +327,7 @@ def test_manifest_not_json(folder):
         SampleStore.load(folder)
 
 
-@pytest.mark.parametrize(
+@every_row(
     "changes, words",
     [
         ({"format": "other"}, '"format" is not'),
