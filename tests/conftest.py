@@ -9,6 +9,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import pytest
 
+pytest.register_assert_rewrite("targets")
+
 
 @pytest.fixture(autouse=True)
 def fresh_session():

@@ -7,9 +7,9 @@ prints how many of 100 runs are outside
 import keras
 import numpy as np
 import pytest
-from gaussian_chain import Potential
 from keras import ops
-from regression import Constant, HalfSquaredError
+from targets.gaussian_chain import Potential
+from targets.regression import Constant, HalfSquaredError
 
 import keras_langevin as kl
 from keras_langevin.diagnostics import (

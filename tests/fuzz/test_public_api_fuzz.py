@@ -153,7 +153,7 @@ def test_hostile_arguments(name, start):
     run_hostile(name, 10, start)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @pytest.mark.parametrize("name", NAMES)
 def test_many_hostile_arguments(name):
     run_hostile(name, 20 if CALLS[name].is_heavy else 150)

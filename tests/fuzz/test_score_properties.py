@@ -118,6 +118,6 @@ def test_uncertainties_of_random_ensembles():
     run_uncertainties(3)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_uncertainties_of_many_random_ensembles():
     run_uncertainties(50)

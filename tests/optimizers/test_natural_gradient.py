@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from cases import JIT_IF_NEEDED
 from keras import layers, ops
-from natural_gradient_cases import CLASSES, small_network
-from regression import (
+from targets.natural_gradient_cases import CLASSES, small_network
+from targets.regression import (
     STEPS_PER_EXECUTION,
     Constant,
     Recorder,
@@ -64,7 +64,7 @@ def finite_temperature(learning_rate, n, batch_size):
     return t / (1 - learning_rate / 2)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize(("learning_rate", "batch_size"), [(0.1, 30), (0.5, 150)])
 def test_ngd_samples_at_the_temperature_of_its_batches(learning_rate, batch_size):
     """Covariance T (N F)⁻¹ on the linear Gaussian model; 1.054 and 1.336 of (ηN/2B)."""
@@ -82,7 +82,7 @@ def test_ngd_samples_at_the_temperature_of_its_batches(learning_rate, batch_size
     assert np.abs(eigenvalues - expected).max() < 5 * error + 0.03 * expected
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_a_misspecified_model_samples_at_another_temperature():
     """Noise of variance 1 where the loss stands for ½: the gradients vary twice as much as the
     Fisher information says, and so does the temperature."""
@@ -121,7 +121,7 @@ class InjectsToo(kl.NGD):
         return [d + scale * n for d, n in zip(step, noise, strict=True)]
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("sampler", [kl.NGD, WithoutCompletion, InjectsToo])
 def test_ngd_with_a_structured_metric_has_the_exact_law_of_its_chain(sampler):
     """8,000 replicated regressions with minibatches of their own, against the fixed point of the
@@ -178,7 +178,7 @@ class OneWeight(Regression):
         self.y -= self.x[:, 0] * (self.x[:, 0] @ self.y) / np.sum(self.x**2)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("sampler", [kl.NGD, WithoutCompletion])
 @pytest.mark.parametrize("share", [0.1, 1.0, 10.0])
 def test_damping_lowers_the_temperature_unless_completed(sampler, share):
@@ -300,7 +300,7 @@ BERNOULLI = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("coordinates", ["logit", "probability"])
 @pytest.mark.parametrize("correction", BERNOULLI)
 def test_the_law_of_a_probability_in_two_coordinates(correction, coordinates):
@@ -392,7 +392,7 @@ def fitted(optimizer, batches, num_data=60, **fit):
         lambda: kl.SNGD(0.1, 60, temperature=0.2, seed=1, fisher="empirical"),
         pytest.param(
             lambda: kl.SNGD("auto", 60, noise="gaussian", correction_method="midpoint", seed=1),
-            marks=pytest.mark.slow,
+            marks=pytest.mark.law,
         ),
     ],
     ids=["ngd", "quasi_diagonal", "empirical", "gaussian_auto"],

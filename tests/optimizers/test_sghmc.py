@@ -12,21 +12,19 @@ import itertools
 import keras
 import numpy as np
 import pytest
-import test_optimizer_options
-import test_samplers
-from cases import Case
 from keras import ops
-from regression import (
+from targets.classification import compiled, data
+from targets.one_layer import JIT, SIGNS, NoLoss, dense, one_layer, run
+from targets.regression import (
     READ_EVERY,
     STEPS_PER_EXECUTION,
+    Constant,
     HalfSquaredError,
     Recorder,
     Regression,
     WeightedHalfSquaredError,
     relative_eigenvalues,
 )
-from test_automatic_learning_rate import compiled, data
-from test_stationary_law import slow
 
 import keras_langevin as kl
 from keras_langevin import preconditioners
@@ -36,8 +34,13 @@ from keras_langevin.optimizers.sghmc import SGHMC, chi_squared_band
 from keras_langevin.schedules import CyclicalCosine
 from keras_langevin.weights import parameters
 
-JIT = keras.backend.backend() != "torch"
 BURN_IN = 80
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.law)
+
+
 one_scheme = pytest.mark.parametrize("scheme", [slow("baoab"), "euler"])
 both_schemes = pytest.mark.parametrize("scheme", ["baoab", "euler"])
 
@@ -120,7 +123,7 @@ def test_law_at_a_large_step(scheme, temperature):
     assert one_weight(optimizer) == pytest.approx(law(scheme, 0.375), rel=0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("momentum", [0.0, 0.6])
 @both_schemes
 def test_law_at_other_momenta(scheme, momentum):
@@ -323,7 +326,7 @@ def test_covariance_with_a_metric(scheme, temperature):
     assert kinetic == pytest.approx(1.0, abs=0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 @both_schemes
 def test_covariance_with_a_metric_and_minibatches(scheme, temperature):
@@ -380,7 +383,7 @@ def fails_on_one_weight(cls, scheme):
     return not abs(position - 1) < 0.02 or not abs(kinetic - 1) < 0.02
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize(
     ("cls", "scheme"),
     [
@@ -397,7 +400,7 @@ def test_mutants_fail_the_test_of_the_law(cls, scheme):
     assert fails_on_one_weight(cls, scheme)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_a_wrong_reduction_of_the_noise_fails():
     variance = variance_for(0.8, 0.05)
     for cls in (SGHMC, ReducedForTheMomentumAlone):
@@ -407,7 +410,7 @@ def test_a_wrong_reduction_of_the_noise_fails():
         assert (position == pytest.approx(expected, rel=0.03)) == (cls is SGHMC)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @both_schemes
 def test_the_factor_in_the_place_of_its_transpose_fails(scheme):
     for metric_class in (preconditioners.QuasiDiagonalOuterProduct, FactorForItsTranspose):
@@ -438,8 +441,7 @@ def test_whitening_is_the_transpose_of_sampling(name):
     model.fit(x, y, batch_size=32, epochs=1, verbose=0)
     shapes, at = metric.layout.shapes, metric.current()
     whiten, sample, solve = (
-        test_samplers.dense(lambda v, f=f: f(at, v), shapes)
-        for f in (metric.whiten, metric.sample, metric.solve)
+        dense(lambda v, f=f: f(at, v), shapes) for f in (metric.whiten, metric.sample, metric.solve)
     )
     scale = np.abs(sample).max()
     np.testing.assert_allclose(whiten, sample.T, rtol=1e-4, atol=1e-6 * scale)
@@ -449,51 +451,11 @@ def test_whitening_is_the_transpose_of_sampling(name):
 # ------------------------------------------------------------------------- what it has to do
 
 
-@dataclasses.dataclass(frozen=True)
-class WithMetric(Case):
-    """A metric of its own for every optimizer."""
-
-    def make(self, learning_rate=0.1, num_data=100, **kwargs):
-        metric = preconditioners.QuasiDiagonalOuterProduct()
-        return super().make(learning_rate, num_data, preconditioner=metric, **kwargs)
-
-
-def no_inverse(num_data, stddev):
-    raise NotImplementedError
-
-
-ESTIMATING = Case(SGHMC, no_inverse, {"noise_estimate": "successive_differences"})
-CASES = [ESTIMATING, slow(WithMetric(SGHMC, no_inverse, {"friction": 0.5, "scheme": "euler"}))]
-every_case = pytest.mark.parametrize("case", CASES, ids=["estimating", "metric"])
-
-
-@every_case
-@pytest.mark.parametrize(
-    "test",
-    [
-        test_samplers.test_temperature_zero_adds_no_noise,
-        test_samplers.test_config_round_trip,
-        slow(test_samplers.test_the_noise_is_a_function_of_the_seed),
-        slow(test_optimizer_options.test_a_step_with_infinite_gradients_is_skipped),
-        slow(test_optimizer_options.test_frozen_layers_stay),
-        slow(test_optimizer_options.test_four_micro_batches_are_one_batch),
-    ],
-    ids=lambda test: test.__name__,
-)
-def test_as_every_sampler(test, case):
-    test(case)
-
-
-@every_case
-def test_a_saved_model_continues_as_if_it_had_not_stopped(case, tmp_path):
-    test_optimizer_options.test_a_saved_model_continues_as_if_it_had_not_stopped(case, tmp_path)
-
-
 def path(optimizer, steps=6):
     keras.utils.set_random_seed(0)
-    model = test_samplers.one_layer(optimizer, "mse", units=2)
+    model = one_layer(optimizer, "mse", units=2)
     x = np.random.default_rng(0).normal(size=(16, 3))
-    return test_samplers.run(model, x, x[:, :2], steps)[0]
+    return run(model, x, x[:, :2], steps)[0]
 
 
 @both_schemes
@@ -555,8 +517,8 @@ def test_the_logs_hold_the_kinetic_temperature(scheme):
         seed=1,
         preconditioner=metric,
     )
-    model = test_samplers.one_layer(optimizer, test_samplers.NoLoss(), units=250)
-    data = test_samplers.Constant(test_samplers.SIGNS, np.zeros((4, 250)), steps=100)
+    model = one_layer(optimizer, NoLoss(), units=250)
+    data = Constant(SIGNS, np.zeros((4, 250)), steps=100)
     logs = model.fit(data, verbose=0, callbacks=[kl.PosteriorSampler(burn_in=0)]).history
     bounds = [logs[f"kinetic_temperature_{which}"][0] for which in ("low", "high")]
     assert bounds == pytest.approx([0.3 * 0.889, 0.3 * 1.119], abs=0.3 * 0.0005)  # d = 1000

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from cases import slow_but_for
 from keras import ops
-from regression import Constant, HalfSquaredError
+from targets.one_layer import JIT, SIGNS, NoLoss, one_layer, run
+from targets.regression import Constant, HalfSquaredError
 from targets.rows import every_row
 from test_posterior_sampler import assert_same, compiled, fit, steps
-from test_samplers import JIT, SIGNS, NoLoss, one_layer, run
 
 import keras_langevin as kl
 from keras_langevin import schedules

@@ -1,14 +1,11 @@
 """fisher="model": what the probes measure inside `fit` is the true Fisher information."""
 
-import os
-
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from statistics_cases import BACKEND, Descent, measured
-from statistics_cases import __file__ as STATISTICS_CASES
-from test_statistics_tracking import run_python
+from targets.another_process import run_python
+from targets.statistics_cases import BACKEND, Descent, measured
 
 import keras_langevin as kl
 from keras_langevin.statistics.model_labels import ModelLabels
@@ -188,7 +185,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize(
-    ("hidden", "units"), [(3, 1), (0, 3), pytest.param(0, 1, marks=pytest.mark.slow)]
+    ("hidden", "units"), [(3, 1), (0, 3), pytest.param(0, 1, marks=pytest.mark.law)]
 )
 def test_one_yes_or_no_is_exact(units, hidden):
     """The square of a sign is 1: where one output reaches a weight nothing is left to chance."""
@@ -208,7 +205,7 @@ def test_probabilities_as_outputs():
     assert relative_error(step, expected) < 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("family", FAMILIES)
 def test_drawn_labels_give_the_true_fisher(family):
     units, loss, information, labels = FAMILIES[family]
@@ -240,7 +237,7 @@ def test_dop_measures_the_diagonal_of_the_same():
 # ----------------------------------------------------------------------------- the draws
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_draws_are_new_in_every_step_and_repeat_with_the_seed():
     def kernel_moments(seed):
         x, y = inputs(), np.zeros((BATCH, 2), "float32")
@@ -270,7 +267,7 @@ def test_another_seed_or_fisher_tracks_anew():
     assert "compute_loss" not in model.__dict__
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_accumulated_statistics_are_those_of_the_whole_batch():
     model, x = network(1), inputs(8)
     expected = true_fisher(model.get_weights(), x, bernoulli)
@@ -282,7 +279,7 @@ def test_accumulated_statistics_are_those_of_the_whole_batch():
     assert ops.convert_to_numpy(count) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_half_precision_measures_the_same():
     x, y = inputs(), np.ones((BATCH, 1), "float32")
     expected = true_fisher(network(1).get_weights(), x, bernoulli)
@@ -359,7 +356,7 @@ def test_only_a_training_step_of_the_tracked_model_has_a_second_pass(monkeypatch
     per_example_statistics(model, x, y)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("seed", [None, 1])
 def test_dropout_is_on_and_its_masks_are_not_those_of_the_gradient(seed):
     """Statistics are non-zero where the second pass kept the input, and gradients where the
@@ -412,8 +409,8 @@ WEIGHTS = np.array([0.0, 1.0, 2.0, 0.5, 3.0, 1.0], "float32")
     ("reduction", "shape"),
     [
         ("sum_over_batch_size", (BATCH,)),
-        pytest.param("sum_over_batch_size", (BATCH, 1), marks=pytest.mark.slow),
-        pytest.param("mean_with_sample_weight", (BATCH,), marks=pytest.mark.slow),
+        pytest.param("sum_over_batch_size", (BATCH, 1), marks=pytest.mark.law),
+        pytest.param("mean_with_sample_weight", (BATCH,), marks=pytest.mark.law),
         ("mean_with_sample_weight", (BATCH, 1)),
     ],
 )
@@ -437,7 +434,7 @@ def two_heads():
     return model
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_several_outputs_with_their_weights():
     """The heads, one yes or no and one Gaussian number each, are exact; what they share adds."""
     model, x = two_heads(), inputs()
@@ -464,7 +461,7 @@ def test_several_outputs_with_their_weights():
 # ---------------------------------------------------------------- with everything else
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("sampler", [kl.DOPLangevin, kl.QDOPLangevin])
 def test_samples_with_automatic_rate_and_saves(sampler, tmp_path):
     x = inputs(64)
@@ -484,7 +481,7 @@ def test_samples_with_automatic_rate_and_saves(sampler, tmp_path):
     assert int(ops.convert_to_numpy(loaded.optimizer.iterations)) == 24
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_a_resumed_run_draws_on(tmp_path):
     x, y = inputs(12), np.random.default_rng(3).normal(size=(12, 2)).astype("float32")
 
@@ -515,8 +512,6 @@ def test_the_option_is_in_the_config(sampler):
 
 
 REPLICAS = """
-    import sys
-    sys.path.insert(0, sys.argv[1])
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -539,10 +534,10 @@ REPLICAS = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="MirroredStrategy is TensorFlow's")
 def test_replicas_measure_their_common_batch():
-    assert float(run_python(REPLICAS, os.path.dirname(STATISTICS_CASES))) < 1e-4
+    assert float(run_python(REPLICAS)) < 1e-4
 
 
 # ------------------------------------------------------------------------------- errors

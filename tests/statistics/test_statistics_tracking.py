@@ -1,17 +1,12 @@
 """A tracked model is the user's model: it trains, saves and shows what it did before."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
 import keras
 import numpy as np
 import pytest
 from cases import JIT_IF_NEEDED
 from keras import layers, ops
-from statistics_cases import BACKEND, Descent, errors, fit_once, measured, randomize
-from statistics_cases import __file__ as STATISTICS_CASES
+from targets.another_process import run_python
+from targets.statistics_cases import BACKEND, Descent, errors, fit_once, measured, randomize
 
 import keras_langevin as kl
 from keras_langevin import keras_internals, statistics
@@ -227,18 +222,7 @@ WITHOUT_PACKAGE = """
 """
 
 
-def run_python(code, *arguments):
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
-
-
-@pytest.mark.slow
+@pytest.mark.law
 def test_saved_files_load_where_the_package_is_missing(tmp_path):
     optimizer = keras.optimizers.Adam(0.05)
     model = tracked(optimizer)
@@ -273,7 +257,7 @@ def test_accumulated_statistics_are_those_of_the_whole_batch():
 
 
 @pytest.mark.parametrize(
-    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.law)]
 )
 def test_half_precision_measures_the_same(policy):
     x, y = make_data()
@@ -292,8 +276,6 @@ def test_half_precision_measures_the_same(policy):
 
 
 REPLICAS = """
-    import sys
-    sys.path.insert(0, sys.argv[1])
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -320,14 +302,14 @@ REPLICAS = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="MirroredStrategy is TensorFlow's")
 def test_replicas_measure_their_common_batch():
-    assert float(run_python(REPLICAS, os.path.dirname(STATISTICS_CASES))) < 1e-5
+    assert float(run_python(REPLICAS)) < 1e-5
 
 
 @pytest.mark.parametrize(
-    "sampler", [kl.QDOPLangevin, pytest.param(kl.BNPLangevin, marks=pytest.mark.slow)]
+    "sampler", [kl.QDOPLangevin, pytest.param(kl.BNPLangevin, marks=pytest.mark.law)]
 )
 def test_a_diverged_run_leaves_nothing_behind(sampler):
     """Weights reset and the model compiled anew: its statistics must not stay NaN."""

@@ -99,7 +99,7 @@ def test_a_file_cut_or_extended_anywhere(tmp_path):
     check_counts(outcomes(tmp_path / "run", truth, change))
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2, 3))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.fuzz) for s in (1, 2, 3))])
 def test_random_damage_of_a_larger_store(tmp_path, seed):
     truth = write_store(tmp_path / "run", num_samples=5, size=700, seed=seed)
     generator = np.random.default_rng(seed)

@@ -128,7 +128,7 @@ def test_killed_at_random_moments(tmp_path):
     assert stored > 40 and leftovers > 0  # the kills did hit writes
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_killed_two_hundred_times(tmp_path):
     stored, leftovers = kill_often(tmp_path / "run", 200, seed=1)
     assert stored > 200 and leftovers > 5
