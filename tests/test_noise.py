@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 from scipy import stats
+from targets.rows import every_row
 
 from keras_langevin.noise import random_signs, standard_normal
 
@@ -138,7 +139,7 @@ def test_signs_of_a_batch_of_unknown_size(jit_compile):
         np.testing.assert_array_equal(drawn(tf.zeros((n, 3)), 5.0), expected)
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (2, 3, 4)])
+@every_row("shape", [(), (0,), (3, 0), (2, 3, 4)])
 def test_shapes(shape):
     z = draw(shape)
     assert z.shape == shape

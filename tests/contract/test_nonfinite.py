@@ -6,6 +6,7 @@ import pytest
 from cases import SAMPLER, WITH_VARIANTS
 from keras import ops
 from targets.gaussian_chain import GaussianChain
+from targets.rows import every_row
 from targets.small_network import Weights, compiled, data, flat, network, weights
 
 import keras_langevin as kl
@@ -233,7 +234,7 @@ def test_a_choice_layer_by_layer_would_move_the_others(monkeypatch):
 # ---------------------------------------------------------------------------- all_finite
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (1, 4), (3, 4), (2, 3, 4, 5)])
+@every_row("shape", [(), (5,), (1, 4), (3, 4), (2, 3, 4, 5)])
 def test_one_bad_entry_anywhere_is_found(shape):
     rng = np.random.default_rng(0)
     large = np.where(rng.random(shape) < 0.5, -3e38, 3e38).astype("float32")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cases import JIT_IF_NEEDED, LANGEVIN, SAMPLER, WITHOUT_DATA, each
 from keras import ops
+from targets.rows import every_row
 from targets.small_network import (
     assert_equal,
     assert_moved,
@@ -56,7 +57,7 @@ BAD_ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD_ARGUMENTS, ids=lambda a: str(a)[:40])
+@every_row("arguments, message", BAD_ARGUMENTS)
 def test_bad_arguments(arguments, message):
     (name, value), *_ = arguments.items()
     received = re.escape(f"{name}={value!r}")
@@ -66,8 +67,8 @@ def test_bad_arguments(arguments, message):
         assert re.search(rf"Received:.*{received}", str(error.value))
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
+@every_row(
+    "name, value, message",
     [
         ("statistics_rate", 0, r"must be in \(0, 1\]"),
         ("statistics_rate", 2, r"must be in \(0, 1\]"),
@@ -94,7 +95,7 @@ def test_a_learning_rate_beyond_what_the_batch_size_allows():
         kl.QDOPLangevin(0.2, num_data=100, batch_size=10)
 
 
-@pytest.mark.parametrize("name", ["clipnorm", "clipvalue", "global_clipnorm"])
+@every_row("name", ["clipnorm", "clipvalue", "global_clipnorm"])
 def test_clipping_warns(name):
     for case in LANGEVIN:
         with pytest.warns(UserWarning, match=f"bends the drift.*{name}=1.0"):

@@ -14,6 +14,7 @@ from targets.regression import (
     WeightedHalfSquaredError,
     relative_eigenvalues,
 )
+from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin.optimizers.natural_gradient import NaturalGradient
@@ -331,8 +332,8 @@ def test_temperature_and_batch_size_determine_each_other():
     assert optimizer.temperature == 0.0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
+@every_row(
+    "arguments, words",
     [
         ({}, "batch_size"),
         ({"temperature": 1.0, "batch_size": 100}, "batch_size=48, or learning_rate=0.2222"),
@@ -351,7 +352,7 @@ def test_ngd_refuses(arguments, words):
         kl.NGD(**{"learning_rate": 0.1, "num_data": 1000, **arguments})
 
 
-@pytest.mark.parametrize(
+@every_row(
     "arguments",
     [
         {"correction": "both"},

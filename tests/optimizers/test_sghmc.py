@@ -25,6 +25,7 @@ from targets.regression import (
     WeightedHalfSquaredError,
     relative_eigenvalues,
 )
+from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin import preconditioners
@@ -526,7 +527,7 @@ def test_the_logs_hold_the_kinetic_temperature(scheme):
     assert logs["noise_scale"][0] == pytest.approx((2 * 0.05 * 0.3 * 0.1 / 100) ** 0.5, rel=1e-4)
 
 
-@pytest.mark.parametrize(("degrees", "low", "high"), [(20, 0.3717, 1.9998), (1000, 0.8886, 1.1190)])
+@every_row("degrees, low, high", [(20, 0.3717, 1.9998), (1000, 0.8886, 1.1190)])
 def test_the_chi_squared_band(degrees, low, high):
     """Against tables of χ²: 7.434 and 39.997 for 20 degrees of freedom."""
     assert chi_squared_band(degrees) == pytest.approx((low, high), rel=0.01)
@@ -562,8 +563,8 @@ def test_auto_bounds_the_noise_of_minibatches():
 # --------------------------------------------------------------------------------- arguments
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
+@every_row(
+    "arguments, message",
     [
         ({"momentum": 1.0}, r"`momentum` must be in \[0, 1\).*momentum=1\.0"),
         ({"momentum": -0.1}, r"`momentum` must be in \[0, 1\)"),
@@ -582,7 +583,6 @@ def test_auto_bounds_the_noise_of_minibatches():
         ({"num_data": None}, "`num_data` is required"),
         ({"use_ema": True}, "collapses the variance"),
     ],
-    ids=lambda value: str(value)[:40],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):

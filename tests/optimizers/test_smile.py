@@ -8,6 +8,7 @@ from cases import JIT_IF_NEEDED
 from keras import ops
 from targets.gaussian_chain import GaussianChain, state
 from targets.regression import READ_EVERY, Recorder
+from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin.optimizers import smile
@@ -494,8 +495,8 @@ def test_config_round_trip():
     assert config["decoherence_length"] == 3.0 and config["freeze_after"] == 9
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
+@every_row(
+    "arguments, words",
     [
         ({"learning_rate": "auto"}, "learning_rate"),
         ({"learning_rate": keras.optimizers.schedules.CosineDecay(0.1, 10)}, "tuner=None"),

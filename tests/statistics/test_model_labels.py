@@ -6,6 +6,7 @@ import pytest
 from cases import JIT_IF_NEEDED
 from keras import layers, ops
 from targets.another_process import run_python
+from targets.rows import every_row
 from targets.statistics_cases import BACKEND, Descent, measured
 
 import keras_langevin as kl
@@ -502,7 +503,7 @@ def test_a_resumed_run_draws_on(tmp_path):
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("sampler", [kl.DOPLangevin, kl.QDOPLangevin])
+@every_row("sampler", [kl.DOPLangevin, kl.QDOPLangevin])
 def test_the_option_is_in_the_config(sampler):
     optimizer = sampler(0.1, num_data=10, fisher="model")
     assert optimizer.fisher == optimizer.get_config()["fisher"] == "model"
