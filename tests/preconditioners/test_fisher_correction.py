@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from natural_gradient_cases import flat, prepared
+from targets.natural_gradient_cases import flat, prepared
 
 import keras_langevin as kl
 from keras_langevin.preconditioners.fisher_correction import by_autodiff, by_finite_difference

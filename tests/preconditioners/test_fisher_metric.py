@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from natural_gradient_cases import CLASSES, LOGITS, flat, prepared, small_network, values_of
+from targets.natural_gradient_cases import CLASSES, LOGITS, flat, prepared, small_network, values_of
 
 import keras_langevin as kl
 from keras_langevin.preconditioners import dense_fisher
