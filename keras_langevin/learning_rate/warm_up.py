@@ -52,7 +52,7 @@ def fill_metric(model, batches, again=False):
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     preconditioner = optimizer.preconditioner
-    if not preconditioner.learns or (preconditioner.is_filled and not again):
+    if not preconditioner.learns or (not again and preconditioner.is_filled):
         return
     x, y, sample_weight = map(joined, zip(*batches, strict=True))
     history = getattr(model, "history", None)  # `fit` may be running: it returns this one
