@@ -13,8 +13,9 @@ from keras_langevin.diagnostics.convergence import effective_sample_size
 from keras_langevin.diagnostics.lanczos import checked_finite
 from keras_langevin.keras_internals import inner_optimizer
 from keras_langevin.optimizers.snapshots import as_sampler, sampler_of
+from keras_langevin.statistics.check_fit import check_fit
 from keras_langevin.statistics.track import untracked
-from keras_langevin.training_data import check_fit, num_examples, training_data
+from keras_langevin.training_data import num_examples, training_data
 from keras_langevin.weights import named_weights, parameters
 
 BATCH_SIZE = 1024

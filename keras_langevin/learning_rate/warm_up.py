@@ -6,7 +6,8 @@ import numpy as np
 from keras_langevin.arguments import integer
 from keras_langevin.optimizers.snapshots import sampler_of
 from keras_langevin.statistics import track_statistics
-from keras_langevin.training_data import check_fit, joined, num_examples, training_data
+from keras_langevin.statistics.check_fit import check_fit
+from keras_langevin.training_data import joined, num_examples, training_data
 
 METRIC_BATCHES = 16
 

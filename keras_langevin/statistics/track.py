@@ -12,7 +12,7 @@ from keras_langevin import arguments, keras_arguments, keras_internals
 from keras_langevin.statistics.block import LOSS, LOSS_SCALE, Statistic, statistics_of
 from keras_langevin.statistics.model_labels import ModelLabels, families_of
 from keras_langevin.statistics.probe import Probe
-from keras_langevin.statistics.registry import find_rule
+from keras_langevin.statistics.registry import blocks_of, find_rule
 from keras_langevin.weights import parameters
 
 _SPATIAL = ("independent", "exact")
@@ -155,7 +155,7 @@ class Tracking:
                 if rule is None or not layer.built:
                     continue
                 skipped = id(layer) in wrapped or keras_internals.has_replaced_weights(layer)
-                self._add_probe(layer, rule, [] if skipped else rule.blocks(layer), owners)
+                self._add_probe(layer, rule, [] if skipped else blocks_of(rule, layer), owners)
         _warn_about(layers, self._unmeasured())
 
     def install(self):

@@ -214,7 +214,7 @@ def test_inputs_far_from_zero_do_not_cancel():
         epsilon=0.0,
         prior_in_metric=False,
         statistics_stride=1,
-        statistics_rate_floor=0.5,
+        averaging=kl.preconditioners.Averaging(floor=0.5),
     )
     model = one_layer(optimizer, "mse", inputs=1, units=1)
     model.layers[-1].kernel.assign([[0.0]])

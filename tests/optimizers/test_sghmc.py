@@ -275,7 +275,11 @@ class Chains(Regression):
 PROBLEM = Chains()
 C = PROBLEM.quasi_diagonal_inverse()
 STIFFEST = np.linalg.eigvals(C @ PROBLEM.hessian).real.max()
-FROZEN = {"freeze_after": 1, "epsilon": 0.0, "statistics_stride": 1}
+FROZEN = {
+    "averaging": preconditioners.Averaging(freeze_after=1),
+    "epsilon": 0.0,
+    "statistics_stride": 1,
+}
 
 
 def qdop(
@@ -423,7 +427,7 @@ def test_the_factor_in_the_place_of_its_transpose_fails(scheme):
 
 # -------------------------------------------------------------------------------- metrics
 
-ABSTRACT = ("Preconditioner", "AveragingPreconditioner", "Fisher")
+ABSTRACT = ("Preconditioner", "Averaging", "AveragingPreconditioner", "Diagonal", "Fisher")
 METRICS = [name for name in preconditioners.__all__ if name not in ABSTRACT]
 
 
@@ -578,8 +582,8 @@ def test_auto_bounds_the_noise_of_minibatches():
         ({"noise_estimate": "fisher"}, '`noise_estimate` must be None.*"successive_differences"'),
         ({"batch_size": 20}, "without momentum.*batch_size=20.*noise_estimate"),
         (
-            {"preconditioner": preconditioners.RMSProp(correction=True)},
-            "divergence term.*correction=True",
+            {"preconditioner": preconditioners.RMSProp(divergence=True)},
+            "divergence term.*divergence=True",
         ),
         ({"num_data": None}, "`num_data` is required"),
         ({"use_ema": True}, "collapses the variance"),
@@ -599,7 +603,9 @@ def test_bad_arguments(arguments, message):
     ],
 )
 def test_config_round_trip(arguments):
-    metric = preconditioners.QuasiDiagonalOuterProduct(damping=3.0, freeze_after=7)
+    metric = preconditioners.QuasiDiagonalOuterProduct(
+        damping=3.0, averaging=preconditioners.Averaging(freeze_after=7)
+    )
     optimizer = SGHMC(0.1, num_data=50, preconditioner=metric, **arguments)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(again) is SGHMC

@@ -247,7 +247,7 @@ def test_the_divergence_term_is_part_of_the_noise():
         keras.utils.set_random_seed(0)
         schedule = schedules.CyclicalCosine(0.01, 4, 0.5)
         optimizer = kl.RMSPropLangevin(
-            schedule, num_data=16, temperature=temperature, correction=True
+            schedule, num_data=16, temperature=temperature, divergence=True
         )
         return run(one_layer(optimizer, "mse", units=2), x, x[:, :2], steps=4)[0]
 
