@@ -15,7 +15,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 
 demo: $(VENV)/installed
-	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/digits.py $(DEMO_ARGS)
+	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m examples.studies.digits.demo $(DEMO_ARGS)
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -3,7 +3,8 @@
 import collections
 
 import numpy as np
-from analytic_targets import NOISES, TARGETS
+
+from examples.benchmarks.analytic_targets import NOISES, TARGETS
 
 # Sommer et al. (2026), arXiv:2602.06500: mean ± population standard deviation of seven chains.
 PAPER_METHODS = ("SMILE-naive", "SGLD", "SGHMC", "pSMILE-naive")
@@ -47,7 +48,7 @@ are not tried: single precision would round such moves away. pSMILE tunes its ra
 fifth of the steps, which count in the score, to an energy error of 1e-4. Chains of one seed share
 the noise of their gradients in all methods, rates and cells, so that entries are not independent.
 
-    python examples/benchmarks/analytic.py --targets all --steps {steps}{variant}
+    python -m examples.benchmarks.analytic --targets all --steps {steps}{variant}
 
 {made_by}; one thread."""
 

@@ -1,8 +1,8 @@
 """Does a run of a million steps stay as it began? Memory, time of a step, compilations.
 
-    python examples/benchmarks/soak.py                        10^6 steps, samples on disk
-    python examples/benchmarks/soak.py --max-samples 64       as many at most: what else grows?
-    python examples/benchmarks/soak.py --report               the page and the figure alone
+    python -m examples.benchmarks.soak                        10^6 steps, samples on disk
+    python -m examples.benchmarks.soak --max-samples 64       as many at most: what else grows?
+    python -m examples.benchmarks.soak --report               the page and the figure alone
 
 One call of `fit` with `kl.PosteriorSampler`, which stores a sample every 250 steps and a
 checkpoint after every epoch of 1000. Every 5000 steps a row goes to the results file. A run that
@@ -12,7 +12,6 @@ was stopped goes on, from its checkpoint, when it is started again with the same
 import argparse
 import gc
 import importlib.metadata
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,20 +20,17 @@ import keras
 import numpy as np
 
 import keras_langevin as kl
-
-sys.path.append(str(Path(__file__).parents[1]))
-
-from results_file import Results
-from timing import table, versions
+from examples.benchmarks.timing import table, versions
+from examples.studies.common.results import Results
 
 STEPS_PER_EPOCH, STEPS_PER_SAMPLE, BATCH_SIZE, INPUTS = 1000, 250, 8, 4
 WARM_UP = 0.1  # of the steps, left out of the slope of the memory
 BLOCKS, T_95 = 10, 2.306  # and the 97.5 % quantile of Student's t with BLOCKS - 2 degrees
 PAGE = """# A million steps of `fit`
 
-    KERAS_BACKEND=tensorflow python examples/benchmarks/soak.py
-    KERAS_BACKEND=jax python examples/benchmarks/soak.py
-    KERAS_BACKEND=jax python examples/benchmarks/soak.py --max-samples 64 --steps 775000
+    KERAS_BACKEND=tensorflow python -m examples.benchmarks.soak
+    KERAS_BACKEND=jax python -m examples.benchmarks.soak
+    KERAS_BACKEND=jax python -m examples.benchmarks.soak --max-samples 64 --steps 775000
 
 A network of {weights} weights, `kl.{sampler}`, `jit_compile=True`, {execution} steps an execution,
 batches of {batch}; `kl.PosteriorSampler` stores a sample every {sample} steps in a folder and a
@@ -254,9 +250,7 @@ def main():
     parser.add_argument("--every", type=int, default=5, help="epochs from one row to the next")
     parser.add_argument("--max-samples", type=int, help="most to keep; all by default")
     parser.add_argument("--folder", type=Path, help="of the samples; a temporary one by default")
-    parser.add_argument(
-        "--results", type=Path, default=Path(__file__).parents[1] / "results" / "soak.jsonl"
-    )
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_suffix(".jsonl"))
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
     results = Results(arguments.results)
