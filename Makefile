@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_ARGS ?=
 PYTEST_ARGS ?= -m "not slow"
 
-.PHONY: test demo lint clean
+.PHONY: test pages demo lint clean
 
 test: lint
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
@@ -13,6 +13,10 @@ test: lint
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Every table of the pages and of the README, again from its rows; nothing is run.
+pages: $(VENV)/installed
+	KERAS_BACKEND=jax $(BIN)/python -m examples.studies.pages
 
 demo: $(VENV)/installed
 	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m examples.studies.digits.demo $(DEMO_ARGS)

@@ -32,8 +32,9 @@ import keras
 import numpy as np
 
 import keras_langevin as kl
-from examples.benchmarks import analytic_report as report
+from examples.benchmarks.analytic_report import mean_score, page
 from examples.benchmarks.analytic_targets import NOISES, SPATIAL, TARGETS, D, coordinates
+from examples.studies.common import pages
 from examples.studies.common.results import Results
 from keras_langevin.noise import standard_normal
 
@@ -122,7 +123,7 @@ def main():
     for target in [] if options.report else options.targets:
         for name in options.methods:
             run(results, TARGETS[target], name, options.steps, options.start)
-    report.write(results)
+    pages.write(page, results.path)
 
 
 def arguments():
@@ -158,7 +159,7 @@ def run(results, target, name, steps, start):
         complete(results, key | {"phase": "report"}, grid, REPORTING_SEEDS)
         return
     rows = complete(results, key | {"phase": "choose"}, grid, TUNING_SEEDS)
-    best = [min((r for r in rows if r["noise"] == n), key=report.mean_score) for n in NOISES]
+    best = [min((r for r in rows if r["noise"] == n), key=mean_score) for n in NOISES]
     chosen = [(row["noise"], row["settings"], row["learning_rate"]) for row in best]
     complete(results, key | {"phase": "report"}, chosen, REPORTING_SEEDS)
 

@@ -35,8 +35,8 @@ import numpy as np
 import keras_langevin as kl
 from examples.benchmarks import peers
 from examples.benchmarks.predict import RESULTS, network, softmax
-from examples.benchmarks.timing import interleaved, versions, write_page
-from examples.studies.common import digit_images
+from examples.benchmarks.timing import interleaved, page_of, versions
+from examples.studies.common import digit_images, pages
 from examples.studies.common.results import Results
 
 STIFFNESS = 0.18  # ηλ of the regression
@@ -303,7 +303,11 @@ def main():
     times = milliseconds(problem, rates, options.turns)
     for name, value in times.items():
         results.add({**key, "method": name, "kind": "time", "ms a step": value, "by": versions()})
-    write_page(folder / "effective_samples.md", __doc__, page_rows(results.rows))
+    pages.write(page, results.path)
+
+
+def page(path):
+    return page_of(__doc__, page_rows(Results(path).rows))
 
 
 def page_rows(rows):

@@ -24,7 +24,8 @@ import keras
 import numpy as np
 
 import keras_langevin as kl
-from examples.benchmarks.timing import last_rows, versions, write_page
+from examples.benchmarks.timing import last_rows, page_of, versions
+from examples.studies.common import pages
 from examples.studies.common.results import Results
 
 RESULTS = Path(__file__).parent
@@ -72,6 +73,11 @@ def measured(optimizer, num_samples):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def page(path):
+    keys = ("backend", "optimizer", "samples on disk")
+    return page_of(__doc__, last_rows(Results(path).rows, keys))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true")
@@ -97,8 +103,7 @@ def main():
                 "machine": versions(),
             }
         )
-    keys = ("backend", "optimizer", "samples on disk")
-    write_page(folder / "memory.md", __doc__, last_rows(results.rows, keys))
+    pages.write(page, results.path)
 
 
 if __name__ == "__main__":

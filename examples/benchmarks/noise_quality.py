@@ -30,6 +30,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from examples.benchmarks.timing import interleaved, table, versions
+from examples.studies.common import pages
 from examples.studies.common.results import Results
 from keras_langevin import noise
 from keras_langevin.normal_numbers import normal_by_quantile, normal_by_sum
@@ -71,7 +72,7 @@ def main():
     }
     for part in chosen:
         parts[part]()
-    results.path.with_suffix(".md").write_text(page(results.rows), "utf-8")
+    pages.write(page, results.path)
 
 
 # -------------------------------------------------------------------------------------- time
@@ -402,7 +403,8 @@ STREAMS = {
 # -------------------------------------------------------------------------------------- page
 
 
-def page(rows):
+def page(path):
+    rows = Results(path).rows
     title, command, *rest = __doc__.strip().split("\n\n")
     parts = [f"# {title}", f"```\n{textwrap.dedent(command)}\n```", *rest]
     for part, section in {

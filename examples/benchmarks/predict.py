@@ -20,7 +20,8 @@ import keras
 import numpy as np
 
 import keras_langevin as kl
-from examples.benchmarks.timing import interleaved, last_rows, versions, write_page
+from examples.benchmarks.timing import interleaved, last_rows, page_of, versions
+from examples.studies.common import pages
 from examples.studies.common.results import Results
 
 RESULTS = Path(__file__).parent
@@ -100,6 +101,11 @@ def measured(sizes, num_members, num_examples, repeats):
     }
 
 
+def page(path):
+    keys = ("backend", "network", "members", "examples")
+    return page_of(__doc__, last_rows(Results(path).rows, keys))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true")
@@ -118,8 +124,7 @@ def main():
         }
         row = measured(sizes, num_members, num_examples, repeats)
         results.add(key | row | {"load": os.getloadavg()[0], "machine": versions()})
-    keys = ("backend", "network", "members", "examples")
-    write_page(folder / "predict.md", __doc__, last_rows(results.rows, keys))
+    pages.write(page, results.path)
 
 
 if __name__ == "__main__":

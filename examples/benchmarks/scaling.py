@@ -18,7 +18,8 @@ import numpy as np
 import keras_langevin as kl
 from examples.benchmarks.predict import RESULTS, network, random_members
 from examples.benchmarks.step_time import epoch_of
-from examples.benchmarks.timing import interleaved, last_rows, versions, write_page
+from examples.benchmarks.timing import interleaved, last_rows, page_of, versions
+from examples.studies.common import pages
 from examples.studies.common.results import Results
 
 WIDTHS = (182, 324, 577, 1026, 1825)  # 3 layers: 10^5, 10^5.5, 10^6, 10^6.5, 10^7 weights
@@ -75,6 +76,14 @@ def draw(rows, path):
     plt.close(figure)
 
 
+def latest(rows):
+    return last_rows(rows, ("backend", "what", "weights", "members"))
+
+
+def page(path):
+    return page_of(__doc__, latest(Results(path).rows))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true")
@@ -93,9 +102,8 @@ def main():
     for count in MEMBERS[:3] if options.quick else MEMBERS:
         ms = prediction(count, turns)
         results.add({**key, "what": "prediction", "members": count, "ms": ms, **by})
-    rows = last_rows(results.rows, ("backend", "what", "weights", "members"))
-    write_page(folder / "scaling.md", __doc__, rows)
-    draw(rows, folder / "scaling.png")
+    pages.write(page, results.path)
+    draw(latest(results.rows), results.path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

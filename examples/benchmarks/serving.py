@@ -29,7 +29,8 @@ from examples.benchmarks.predict import (
     numpy_products,
     random_members,
 )
-from examples.benchmarks.timing import interleaved, last_rows, versions, write_page
+from examples.benchmarks.timing import interleaved, last_rows, page_of, versions
+from examples.studies.common import pages
 from examples.studies.common.results import Results
 
 
@@ -83,6 +84,11 @@ def measured(sizes, num_members, num_examples, repeats):
     }
 
 
+def page(path):
+    """Of each case the last row."""
+    return page_of(__doc__, last_rows(Results(path).rows, ("network", "members", "examples")))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true")
@@ -103,8 +109,7 @@ def main():
             }
             row = measured(sizes, num_members, num_examples, options.repeats or repeats)
             results.add(key | row | {"load": os.getloadavg()[0], "machine": versions()})
-    keys = ("network", "members", "examples")
-    write_page(folder / "serving.md", __doc__, last_rows(results.rows, keys))
+    pages.write(page, results.path)
 
 
 if __name__ == "__main__":

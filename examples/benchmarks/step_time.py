@@ -25,6 +25,7 @@ import numpy as np
 import keras_langevin as kl
 from examples.benchmarks import peers, timing
 from examples.benchmarks.predict import LARGE, network
+from examples.studies.common import pages
 from examples.studies.common.results import Results
 
 BACKEND = keras.backend.backend()
@@ -87,7 +88,7 @@ def main():
         results = Results(RESULTS / "step_time.jsonl")
         for row in rows:
             results.add({**row, "machine": timing.versions()})
-        (RESULTS / "step_time.md").write_text(page(results.rows), "utf-8")
+        pages.write(page, results.path)
 
 
 def measured(backend, batch_size, steps, turns):
@@ -135,7 +136,8 @@ def peer_epoch(make, x, y, batch_size):
     return lambda: peer.run(batches)
 
 
-def page(rows):
+def page(path):
+    rows = Results(path).rows
     runs = {}
     for row in rows:
         runs.setdefault((row["backend"], row["batch"], row["method"], row["against"]), []).append(

@@ -30,11 +30,11 @@ def test_the_study_tunes_tests_and_reports(tmp_path):
     study = "studies.mnist.natural_langevin"
     run_module(study, "tune", "--trials", 1, "--tune-epochs", 6, *common)
     assert "qdop-t0" in run_module(study, "final", "--seeds", 1, "--epochs", 6, *common)
-    page = tmp_path / "page.md"
-    run_module(study, "report", "--page", page, "--results", tmp_path / "study.csv")
-    assert "| QDOP, cold | point |" in page.read_text()
-    assert "|  | ensemble |" in page.read_text()
-    assert (tmp_path / "page_nll.png").exists()
+    run_module(study, "report", "--results", tmp_path / "study.csv")
+    page = (tmp_path / "study.md").read_text()
+    assert "| QDOP, cold | point |" in page
+    assert "|  | ensemble |" in page
+    assert (tmp_path / "study_nll.png").exists()
 
 
 def test_batch_normalization_simulation(tmp_path):

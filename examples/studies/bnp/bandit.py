@@ -41,6 +41,7 @@ import numpy as np
 from keras import ops
 
 import keras_langevin as kl
+from examples.studies.common import pages
 from examples.studies.common.restartable import Restartable, mlp
 from examples.studies.common.results import Results
 from examples.studies.common.tables import table
@@ -87,6 +88,7 @@ def main():
         for name in options.problems:
             study(Bandit.load(name, Path(options.data_dir)), options, results)
     print(report(results.rows))
+    pages.write(page, results.path)
     figure(results.rows, options.results.with_suffix(".png"))
 
 
@@ -289,6 +291,10 @@ class ChosenArm(keras.losses.Loss):
 
 
 # ------------------------------------------------------------------------------------ the report
+
+
+def page(path):
+    return pages.with_tables(path, {"regret": report(Results(path).rows)})
 
 
 def report(rows):

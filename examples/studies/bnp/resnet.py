@@ -34,7 +34,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import keras_langevin as kl
+from examples.studies.common import pages
 from examples.studies.common.results import Results
+from examples.studies.common.tables import table
 
 matplotlib.use("Agg")  # files, no window
 
@@ -77,6 +79,7 @@ def main():
         for method in IN_CONTROL if options.control else ():
             study(PLAIN, method, trainer, images, options, results)
     print(report(results.rows))
+    pages.write(page, results.path)
     figure(results.rows, options.results.with_suffix(".png"))
 
 
@@ -302,10 +305,8 @@ def mean_and_error(values, digits=3):
     return f"{mean} ± {np.std(values, ddof=1) / len(values) ** 0.5:.{digits}f}"
 
 
-def table(lines):
-    head, *rest = lines
-    rows = [head, ["---", *["---:"] * (len(head) - 1)], *rest]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+def page(path):
+    return pages.with_tables(path, {"all": report(Results(path).rows)})
 
 
 def report(rows):
@@ -337,7 +338,7 @@ def score_table(rows, network, name, factor, digits):
     lines = [["after epoch", *epochs]]
     for method, values in runs.items():
         lines.append([method, *(mean_and_error(values[:, e], digits) for e in epochs)])
-    return table(lines)
+    return table(lines[0], lines[1:])
 
 
 def lead_table(rows, network):
@@ -350,7 +351,7 @@ def lead_table(rows, network):
         if method != BNP and len(values) == len(runs[BNP]):
             gaps = runs[BNP] - values
             lines.append([method, *(mean_and_error(gaps[:, e]) for e in lines[0][1:])])
-    return table(lines)
+    return table(lines[0], lines[1:])
 
 
 def tuning(rows, network):
@@ -361,7 +362,7 @@ def tuning(rows, network):
         losses = {k: np.inf if v is None else v for k, v in sorted(tried.items())}
         cells = [f"{k:g}: {v:.3g}" if np.isfinite(v) else f"{k:g}: lost" for k, v in losses.items()]
         lines.append([method, ", ".join(cells), f"{min(losses, key=losses.get):g}"])
-    return table(lines)
+    return table(lines[0], lines[1:])
 
 
 def time_table(rows):
@@ -370,7 +371,7 @@ def time_table(rows):
     for method, values in seconds.items():
         ratios = values / seconds[SGD]
         lines.append([method, f"{np.median(values):.2f}", f"{np.median(ratios):.2f}"])
-    return table(lines)
+    return table(lines[0], lines[1:])
 
 
 def figure(rows, path):

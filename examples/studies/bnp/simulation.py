@@ -33,6 +33,7 @@ from keras import ops
 from sklearn import datasets
 
 import keras_langevin as kl
+from examples.studies.common import pages
 from examples.studies.common.restartable import Restartable, mlp
 from examples.studies.common.results import Results
 from examples.studies.common.tables import table
@@ -61,6 +62,7 @@ def main():
         linear(results, 400 if options.quick else MOST_STEPS)
         networks(results, options)
     print(report(results.rows))
+    pages.write(page, results.path)
     figure(results.rows, options.results.with_suffix(".png"))
 
 
@@ -385,12 +387,26 @@ def ensemble_nll(model, samples, task):
 # -------------------------------------------------------------------------------------- report
 
 
+def page(path):
+    return pages.with_tables(path, tables(Results(path).rows))
+
+
 def report(rows):
-    parts = [linear_report([r for r in rows if r["part"].startswith("linear")])]
-    mine = [r for r in rows if r["part"] == "network"]
-    for name in dict.fromkeys(r["problem"] for r in mine):
-        parts.append(network_report(name, [r for r in mine if r["problem"] == name]))
-    return "\n\n".join([*parts, scores(mine)]) + "\n"
+    return "\n\n".join(tables(rows).values()) + "\n"
+
+
+def tables(rows):
+    """In Markdown, by their names in the page."""
+    networks = [r for r in rows if r["part"] == "network"]
+    by_data = [
+        network_report(name, [r for r in networks if r["problem"] == name])
+        for name in dict.fromkeys(r["problem"] for r in networks)
+    ]
+    return {
+        "regression": linear_report([r for r in rows if r["part"].startswith("linear")]),
+        "networks": "\n\n".join(by_data),
+        "all networks": scores(networks),
+    }
 
 
 def linear_report(rows):

@@ -1,5 +1,7 @@
 """The figures of the study."""
 
+import functools
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -32,46 +34,51 @@ PREDICTORS = {  # colour, marker, offset of the row
 }
 
 
-def draw_all(page, final, curves, why):
-    """Writes the figures beside the page; their captions by file name.
+def draw_all(path, final, curves, why):
+    """Writes the figures beside the file of results.
 
     Args:
-        page: Path of the page; its stem begins the names of the figures.
+        path: Of the results; its stem begins the names of the figures.
         final: Lists of the final runs' `Row`, by method.
         curves: Lists of `CurvePoint`, by (method, predictor).
         why: What `why.py` measured, by method.
     """
-    captions = {}
     with plt.rc_context(STYLE):
-        for name, (figure, caption) in figures(final, curves, why).items():
-            filename = f"{page.stem}_{name}.png"
-            figure.savefig(page.with_name(filename))
+        for name, draw in figures(final, curves, why).items():
+            figure = draw()
+            figure.savefig(filename(path, name))
             plt.close(figure)
-            captions[filename] = caption
-    return captions
+            print(f"Figure {filename(path, name)}")
+
+
+def captions(path, final, curves, why):
+    """Of the figures that there are, by file name."""
+    return {filename(path, name).name: CAPTIONS[name] for name in figures(final, curves, why)}
+
+
+def filename(path, name):
+    return path.with_name(f"{path.stem}_{name}.png")
 
 
 def figures(final, curves, why):
-    """Pairs of a figure and its caption, by name."""
+    """Functions that draw, by name: of what there is something to draw."""
     drawn = {}
     if curves:
-        drawn["time"] = (
-            over_time(curves),
-            "Test NLL and accuracy against seconds of training, without compilation, seed 0: of "
-            "the running ensemble where there is one, and of the last point (thin)",
-        )
+        drawn["time"] = functools.partial(over_time, curves)
     if any(row.finished for rows in final.values() for row in rows):
-        drawn["nll"] = (
-            nll_by_method(final),
-            "Test NLL of every method: seeds small, their mean large",
-        )
+        drawn["nll"] = functools.partial(nll_by_method, final)
     if why:
-        drawn["why"] = (
-            metrics_compared(why),
-            "The four metrics: largest curvature in their units, condition number, effective "
-            "samples per second at T = 1",
-        )
+        drawn["why"] = functools.partial(metrics_compared, why)
     return drawn
+
+
+CAPTIONS = {
+    "time": "Test NLL and accuracy against seconds of training, without compilation, seed 0: of "
+    "the running ensemble where there is one, and of the last point (thin)",
+    "nll": "Test NLL of every method: seeds small, their mean large",
+    "why": "The four metrics: largest curvature in their units, condition number, effective "
+    "samples per second at T = 1",
+}
 
 
 # ------------------------------------------------------------------------------ over time

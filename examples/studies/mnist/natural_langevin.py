@@ -23,9 +23,9 @@ import dataclasses
 import math
 from pathlib import Path
 
-from examples.studies.common import digit_images
+from examples.studies.common import digit_images, pages
 from examples.studies.mnist.methods import METHODS, Method
-from examples.studies.mnist.report import write_page
+from examples.studies.mnist.report import draw, page
 from examples.studies.mnist.results import CurvePoint, Results, Row
 from examples.studies.mnist.training import WARM_START_EPOCHS, Task, scores, train
 from keras_langevin import calibration
@@ -55,7 +55,8 @@ def main():
     results = Results(options.results)
     check_dataset(options.dataset, results)
     if options.phase == "report":
-        write_page(options.page or options.results.with_suffix(".md"), results)
+        pages.write(page, options.results)
+        draw(options.results)
         return
     images = digit_images.load(options.dataset, options.data_dir)
     make_task = tuning_task if options.phase == "tune" else final_task
@@ -81,7 +82,6 @@ def arguments():
         help="CSV file; by default demo_output/natural_langevin_DATASET.csv. Runs that are in it "
         "are not done again, also if other options changed",
     )
-    parser.add_argument("--page", type=Path, help="of the report; by default beside the results")
     parser.add_argument(
         "--only", type=known_methods, default=METHODS, help=f"of {','.join(METHODS)}"
     )

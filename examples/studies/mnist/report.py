@@ -1,9 +1,12 @@
-"""The page of the study: tables and figures from the results, in Markdown."""
+"""The page of the study: tables from the results, in Markdown."""
 
 import numpy as np
 
-from examples.studies.mnist.figures import draw_all
+from examples.studies.common import pages
+from examples.studies.common.r_hat import NOTE, OLD, r_hat_of
+from examples.studies.mnist import figures
 from examples.studies.mnist.methods import METHODS, SEARCH
+from examples.studies.mnist.results import Results
 from examples.studies.mnist.training import DROPOUT_PASSES, WARM_START_EPOCHS
 
 DATASETS = {
@@ -18,45 +21,43 @@ SCORES = {
 }
 
 
-def write_page(path, results):
+def page(path):
+    """The text of the page of the results in this file."""
+    results = Results(path)
     rows = list(results.rows().values())
     if not rows:
-        raise SystemExit(f"{results.path} has no results yet: run `tune` and `final` first.")
-    tuned = by_method(row for row in rows if row.phase == "tune")
-    final = by_method(row for row in rows if row.phase == "final")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    why = results.why()
-    figures = draw_all(path, final, results.curves(), why)
+        raise SystemExit(f"{path} has no results yet: run `tune` and `final` first.")
+    tuned, final, why = by_method(rows, "tune"), by_method(rows, "final"), results.why()
+    captions = figures.captions(path, final, results.curves(), why)
     sections = [
         introduction(rows),
-        *findings(path),
+        *pages.findings(path),
         "## Results\n\n" + final_table(final),
         FINAL_NOTES,
-        *(f"![{caption}]({name})" for name, caption in figures.items()),
+        *(f"![{caption}]({name})" for name, caption in captions.items()),
         "## What it took\n\n" + cost_table(final),
         COST_NOTES,
         *(["## Why\n\n" + why_table(why), WHY_NOTES] if why else []),
+        *([NOTE] if any(OLD in found for found in why.values()) else []),
         "## Tuning\n\n" + tuning_table(tuned, final),
         TUNING_NOTES,
         "Search spaces; a range is drawn from log-uniformly, a list uniformly:",
         search_table(),
     ]
-    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
-    print(f"Page {path}")
-    for name in figures:
-        print(f"Figure {path.with_name(name)}")
+    return "\n\n".join(sections) + "\n"
 
 
-def findings(path):
-    """What a person wrote about these results, in a file beside the page."""
-    written = path.with_name(f"{path.stem}_findings.txt")
-    return [written.read_text(encoding="utf-8").strip()] if written.exists() else []
+def draw(path):
+    """Writes the figures of the page."""
+    results = Results(path)
+    final = by_method(results.rows().values(), "final")
+    figures.draw_all(path, final, results.curves(), results.why())
 
 
-def by_method(rows):
-    """Lists of rows by name, in the order of `METHODS`."""
+def by_method(rows, phase):
+    """Lists of the rows of a phase by name, in the order of `METHODS`."""
     groups = {name: [] for name in METHODS}
-    for row in sorted(rows, key=lambda row: row.index):
+    for row in sorted((row for row in rows if row.phase == phase), key=lambda row: row.index):
         groups[row.method].append(row)
     return {name: group for name, group in groups.items() if group}
 
@@ -191,7 +192,8 @@ def why_table(why):
         largest, smallest = found["trained"]["largest"], found["trained"]["smallest"]
         cells = [found["warm start"]["largest"], largest, largest / smallest]
         cells += [found["settings"]["learning_rate"] * largest / 2, found["effective_samples"]]
-        cells += [found["effective_samples_per_second"], found["r_hat"]]
+        cells += [found["effective_samples_per_second"]]
+        cells += [r_hat_of(found, chains=1, draws=found["samples"])]
         cells += [1000 * found["seconds_per_step"]]
         lines.append([METHODS[name].label, *map(three_digits, cells)])
     return table(head, lines, num_words=1)

@@ -35,6 +35,8 @@ import numpy as np
 from keras import layers, ops
 
 import keras_langevin as kl
+from examples.studies.common import pages
+from examples.studies.common.r_hat import NOTE, OLD, r_hat_of
 from examples.studies.common.results import Results
 from examples.studies.common.tables import table
 from examples.studies.momentum.warm_starts import (
@@ -42,7 +44,6 @@ from examples.studies.momentum.warm_starts import (
     LOSS,
     fit_until_it_stops,
     load_weights,
-    software,
 )
 
 PROBES = 200  # test images whose log-likelihood R-hat looks at
@@ -99,7 +100,7 @@ def main():
     if not options.report:
         problem = PROBLEMS[options.problem](options)
         study(problem, options, results)
-    write_page(results.rows, options.results.with_suffix(".md"))
+    pages.write(page, options.results)
 
 
 def arguments():
@@ -364,16 +365,13 @@ def probe(members, y):
 # ------------------------------------------------------------------------------------- the report
 
 
-def write_page(rows, path):
+def page(path):
     """Tables of the rows so far, and what a person wrote about them."""
-    sections = ["# Image classifiers: samplers around four warm starts"]
-    findings = path.with_name(f"{path.stem}_findings.txt")
-    if findings.exists():
-        sections.append(findings.read_text(encoding="utf-8").strip())
+    rows = Results(path).rows
+    sections = ["# Image classifiers: samplers around four warm starts", *pages.findings(path)]
     for name in dict.fromkeys(row["problem"] for row in rows):
         sections += problem_sections([row for row in rows if row["problem"] == name], name)
-    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
-    print(path.read_text(encoding="utf-8"))
+    return "\n\n".join(sections) + "\n"
 
 
 def problem_sections(rows, name):
@@ -386,6 +384,7 @@ def problem_sections(rows, name):
         sections += ["All chains together, test images:", ensemble_table(final)]
         sections += ["One chain, mean ± standard error over the chains:", chain_table(final)]
         sections += ["How the chains ran, median over chains:", running_table(final)]
+        sections += [NOTE] if any(OLD in row for row in final) else []
     if tuning:
         sections += ["Validation NLL of the rates on chain 0:", tuning_table(tuning)]
     return sections
@@ -395,7 +394,7 @@ def setting(warm, final):
     epochs = [len(row["train_loss"]) for row in warm]
     best = [1 + int(np.argmin(row["validation_loss"])) for row in warm]
     text = f"""\
-{software()}
+{warm[0]["software"]}
 {warm[0]["num_weights"]:,} weights, N = {warm[0]["num_data"]:,} training images, batches of
 {warm[0]["batch_size"]}. Warm starts: {len(warm)}, best epochs {listed(best)} of
 {listed(epochs)}, {sum(row["seconds"] for row in warm) / 60:.1f} minutes of processor together."""
@@ -463,7 +462,7 @@ def running_table(rows):
                 *(shown(logs.get(name), 3) for name in ("step_size", "energy_error")),
                 shown(100 * logs["rejected"] if "rejected" in logs else None, 2),
                 *(shown(logs.get(name), 3) for name in ("kinetic_temperature", "loss")),
-                shown(row.get("r_hat"), 3),
+                shown(r_hat_of(row, row["chains"], row["steps"] // row["thinning"]), 3),
                 f"{row['seconds'] / 60:.1f}",
             ]
         )

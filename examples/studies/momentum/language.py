@@ -33,6 +33,7 @@ import numpy as np
 from keras import layers, ops
 
 import keras_langevin as kl
+from examples.studies.common import pages
 from examples.studies.common.results import Results
 from examples.studies.common.tables import table
 from examples.studies.momentum.warm_starts import (
@@ -40,7 +41,6 @@ from examples.studies.momentum.warm_starts import (
     LOSS,
     fit_until_it_stops,
     load_weights,
-    software,
 )
 
 PRIOR = kl.priors.Normal(0.3)
@@ -94,7 +94,10 @@ def main():
     if not options.report:
         text = Text(options.data_dir, options.size)
         study(text, options, results)
-    write_page(results.rows, options.results.with_suffix(".md"))
+    pages.write(page, options.results)
+    warm, runs = parts(results.rows)
+    if runs:
+        figure(runs, warm, options.results.with_suffix(".png"))
 
 
 def arguments():
@@ -301,12 +304,18 @@ class Chain:
 # ------------------------------------------------------------------------------------- the report
 
 
-def write_page(rows, path):
-    """The page of the rows so far and its figure, with what a person wrote about them."""
+def parts(rows):
+    """The row of the warm start, and those of the chains."""
     warm = next(row for row in rows if row["method"] == "warm start")
-    runs = [row for row in rows if row["method"] != "warm start"]
+    return warm, [row for row in rows if row["method"] != "warm start"]
+
+
+def page(path):
+    """What a person wrote about the rows, and their tables."""
+    warm, runs = parts(Results(path).rows)
     sections = [
         "# A small GPT: how far may the step size be off?",
+        *pages.findings(path),
         f"![Perplexity against step size]({path.stem}.png)",
         setting(warm, runs),
         "## Step sizes that help",
@@ -320,13 +329,7 @@ def write_page(rows, path):
         "## Step size that the tuner ended with",
         tuner_table(runs),
     ]
-    findings = path.with_name(f"{path.stem}_findings.txt")
-    if findings.exists():
-        sections.insert(1, findings.read_text(encoding="utf-8").strip())
-    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
-    if runs:
-        figure(runs, warm, path.with_suffix(".png"))
-    print(path.read_text(encoding="utf-8"))
+    return "\n\n".join(sections) + "\n"
 
 
 def setting(warm, runs):
@@ -337,7 +340,7 @@ def setting(warm, runs):
     return f"""\
     python -m examples.studies.momentum.language --data-dir DIR --results R.jsonl
 
-{software()} {warm["data"]},
+{warm["software"]} {warm["data"]},
 N = {warm["num_data"]:,} characters of training text; test perplexity on {warm["test_windows"]:,}
 windows of {warm["context"]} characters. {warm["num_weights"]:,} weights: {warm["blocks"]} blocks,
 width {warm["width"]}, {warm["heads"]} heads. Warm start: AdamW, epoch {best + 1} of

@@ -39,6 +39,8 @@ import numpy as np
 from keras import ops
 
 import keras_langevin as kl
+from examples.studies.common import pages
+from examples.studies.common.r_hat import NOTE, OLD, r_hat_of
 from examples.studies.common.results import Results
 from examples.studies.common.tables import table
 
@@ -89,7 +91,8 @@ def main():
         for method in options.methods:  # those that come first are there first
             for problem in problems:
                 study(problem, method, options, results)
-    write_page(results.rows, options.results.with_suffix(".md"))
+    pages.write(page, options.results)
+    figure(results.rows, options.results.with_suffix(".png"))
 
 
 def arguments():
@@ -317,7 +320,7 @@ def measured(stage, problem, method, split, rate, budget):
                 raise
             return {"diverged": True}
     part = problem.split(split)["validation" if stage == "tuning" else "test"]
-    return {"diverged": False} | scores(ensemble, *part) | facts
+    return {"diverged": False} | scores(ensemble, *part) | facts | {"software": versions()}
 
 
 def sampled(problem, method, split, rate, budget, weights):
@@ -386,16 +389,16 @@ REFERENCE = "pSMILE"
 STEP_SIZE, REJECTED = "step_size", "rejected"  # in the logs of SMILE
 
 
-def write_page(rows, path):
-    """Tables of the rows so far, the figure, and what a person wrote about them."""
+def page(path):
+    """Tables of the rows so far, and what a person wrote about them."""
+    rows = Results(path).rows
     tuning = [row for row in rows if row["stage"] == "tuning"]
     final = [row for row in rows if row["stage"] == "final"]
     data = list(dict.fromkeys(row["data"] for row in final))
-    findings = path.with_name(f"{path.stem}_findings.txt")
     sections = [
         "# Regression: microcanonical Langevin without tuning",
         setting(final),
-        findings.read_text(encoding="utf-8").strip() if findings.exists() else "",
+        *pages.findings(path),
         "## Test LPPD, higher is better",
         score_table(final, data, "lppd"),
         "## Test RMSE, lower is better",
@@ -405,14 +408,13 @@ def write_page(rows, path):
         difference_table(final, data, "lppd"),
         f"RMSE (below 0: {REFERENCE} is better):",
         difference_table(final, data, "rmse"),
-        figure(final, data, path.with_suffix(".png")),
+        f"![LPPD of {REFERENCE} less that of each other method]({path.stem}.png)",
         "## How the chains ran",
         chain_table(final, data),
+        NOTE if any(OLD in row for row in final) else "",
         tuning_table(tuning, data),
     ]
-    page = "\n\n".join(section for section in sections if section)
-    path.write_text(page + "\n", encoding="utf-8")
-    print(page)
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def setting(rows):
@@ -421,11 +423,12 @@ def setting(rows):
     KERAS_BACKEND=jax python -m examples.studies.momentum.regression --data-dir DIR \\
         --data airfoil,energy,yacht,bike --results examples/studies/momentum/regression.jsonl
 
-{versions()}; one core, float32. {budget["chains"]} chains; each sampler takes {budget["steps"]:,}
-steps of burn-in and as many of sampling in a chain and keeps {budget["samples"]} samples of each;
-cSGLD takes the same steps in {CYCLES} cycles and keeps those of the second halves; MILE takes the
-same number of full-batch steps, fewer where there are more than {FULL_BATCH_ROWS:,} rows. Batches
-of {BATCH_SIZE}. Units are those of the standardised target. Mean ± standard error over splits."""
+{budget["software"]}; one core, float32. {budget["chains"]} chains; each sampler takes
+{budget["steps"]:,} steps of burn-in and as many of sampling in a chain and keeps
+{budget["samples"]} samples of each; cSGLD takes the same steps in {CYCLES} cycles and keeps those
+of the second halves; MILE takes the same number of full-batch steps, fewer where there are more
+than {FULL_BATCH_ROWS:,} rows. Batches of {BATCH_SIZE}. Units are those of the standardised target.
+Mean ± standard error over splits."""
 
 
 def versions():
@@ -505,7 +508,7 @@ def chain_cells(rows):
     return [
         found,
         single,
-        f"{np.median([row['r_hat'] for row in rows]):.2f}",
+        f"{np.median([r_hat_of(row, row['chains'], row['samples']) for row in rows]):.2f}",
         f"{100 * np.median(rejected):.2g}" if rejected else "",
         f"{gradients:,}",
         f"{seconds:.0f}",
@@ -529,13 +532,15 @@ def tuning_table(rows, data):
     return "\n\n".join(["## Validation LPPD of each rate, split 0", *parts] if parts else [])
 
 
-def figure(rows, data, path):
-    """Paired differences of LPPD, a dot for each split; the page's line that shows them."""
+def figure(rows, path):
+    """Paired differences of LPPD, a dot for each split."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
+    rows = [row for row in rows if row["stage"] == "final"]
+    data = list(dict.fromkeys(row["data"] for row in rows))
     methods = [m for m in METHODS if m != REFERENCE]
     canvas, axes = plt.subplots(
         1, len(data), figsize=(3.2 * len(data), 3), squeeze=False, layout="constrained"
@@ -552,7 +557,6 @@ def figure(rows, data, path):
         axis.invert_yaxis()
     canvas.savefig(path, dpi=120)
     plt.close(canvas)
-    return f"![LPPD of {REFERENCE} less that of each other method]({path.name})"
 
 
 if __name__ == "__main__":

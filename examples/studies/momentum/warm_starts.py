@@ -30,6 +30,7 @@ def fit_until_it_stops(model, train, validation, optimizer, budget, patience, pa
         "train_loss": history.history["loss"],
         "validation_loss": history.history["val_loss"],
         "num_weights": model.count_params(),
+        "software": software(),
     }
 
 

@@ -7,10 +7,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from examples.studies.common import pages
+from examples.studies.common.results import Results
 from examples.studies.common.tables import table
 
 EPOCHS = "NGD, shuffled epochs"
-MARK = "<!-- What follows is written by figures.py -->"
 TITLES = {
     2: "Figure 2: 64 weights, full-batch Langevin dynamics with Gaussian noise",
     3: "Figure 3: 64 weights, NGD",
@@ -19,27 +20,38 @@ TITLES = {
 }
 
 
-def write(rows, path, samplers):
-    """The page, with what stood above `MARK`, and the drawings, beside the results file."""
-    page = path.with_suffix(".md")
-    head = page.read_text().split(MARK)[0] if page.exists() else ""
-    longest = max((r["burn_in"] for r in rows if r["figure"] in (2, 3)), default=0)
-    parts = [head + MARK]
+def page(path, samplers):
+    """The page beside the rows, with its tables."""
+    return pages.with_tables(path, {"all": report(Results(path).rows, samplers)})
+
+
+def report(rows, samplers):
+    parts = []
     chains = two_weights(rows, samplers)
     if chains:
         parts += ["## Figure 1: two weights", *two_weights_report(rows, chains, samplers)]
-        draw_two_weights(rows, chains, samplers, picture(path, "1"))
-    for title, study in studies(rows, longest):
+    for title, study in studies(rows, longest(rows)):
         parts += [f"## {title}", *study_report(study)]
-    regressions = {f: select(rows, figure=f, burn_in=longest) for f in (2, 3)}
+    return "\n\n".join(parts)
+
+
+def draw_all(rows, path, samplers):
+    """Writes the drawings beside the file of rows."""
+    chains = two_weights(rows, samplers)
+    if chains:
+        draw_two_weights(rows, chains, samplers, picture(path, "1"))
+    regressions = {f: select(rows, figure=f, burn_in=longest(rows)) for f in (2, 3)}
     if all(regressions.values()):
         draw(regressions, "temperature", picture(path, "2_3"))
     for figure in (4, 5):
         found = {s: r for s, r in settings(rows, figure).items() if len(by_axis(r)) > 2}
         if found:
             draw(found, "batch_size", picture(path, str(figure)))
-    page.write_text("\n\n".join(parts) + "\n")
-    print("\n\n".join(parts[1:]))
+
+
+def longest(rows):
+    """Burn-in among the runs of figures 2 and 3."""
+    return max((r["burn_in"] for r in rows if r["figure"] in (2, 3)), default=0)
 
 
 def picture(path, name):
@@ -50,10 +62,10 @@ def select(rows, **key):
     return [r for r in rows if key.items() <= r.items() and "ensemble_loss" in r]
 
 
-def studies(rows, longest):
+def studies(rows, burn_in):
     """Pairs of a title and rows that differ in temperature or batch size and seed."""
     for figure in (2, 3):
-        study = select(rows, figure=figure, burn_in=longest)
+        study = select(rows, figure=figure, burn_in=burn_in)
         if study:
             yield TITLES[figure], study
     for figure in (4, 5):

@@ -33,7 +33,7 @@ from scipy.optimize import linprog
 from scipy.special import expit, log_expit, log_softmax, logsumexp
 
 import keras_langevin as kl
-from examples.studies.common import digit_images
+from examples.studies.common import digit_images, pages
 from examples.studies.common.restartable import mlp
 from examples.studies.common.results import Results
 from examples.studies.natural_gradient import drawing
@@ -83,7 +83,12 @@ def main():
     results = Results(options.results)
     for figure in [] if options.report else options.figures:
         FIGURES[figure](results, options)
-    drawing.write(results.rows, options.results, SAMPLERS)
+    pages.write(page, options.results)
+    drawing.draw_all(results.rows, options.results, SAMPLERS)
+
+
+def page(path):
+    return drawing.page(path, SAMPLERS)
 
 
 def arguments():

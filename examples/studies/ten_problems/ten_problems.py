@@ -26,7 +26,9 @@ import keras
 import numpy as np
 
 import keras_langevin as kl
+from examples.studies.common import pages
 from examples.studies.common.results import Results
+from examples.studies.common.tables import table
 from examples.studies.ten_problems import data
 
 SAMPLERS = {
@@ -51,6 +53,7 @@ def main():
         for seed in range(options.seeds):
             run(name, seed, options, results)
     print(report(results.rows))
+    pages.write(page, results.path)
     if any(row.get("diverged") for row in results.rows if row["method"] == "QDOP"):
         raise SystemExit("A chain with default settings diverged.")
 
@@ -165,16 +168,42 @@ def report(rows):
     samplers = [m for m in methods if m not in ("Adam", "deep ensemble")]
     methods = ["Adam", *samplers, "deep ensemble"]
     head = ["problem", "N", "seeds", *methods, "learning rate", "clipped %"]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    lines = []
     for mine in by_problem(rows):
         cells = [mean_and_error(column(mine, "nll", m)) for m in methods]
         rates, clips = (column(mine, k, samplers[0]) for k in ("learning_rate", "drift_clipped"))
         cells += [f"{np.median(rates):.2g}", f"{100 * np.mean(clips):.1f}"] if rates else ["", ""]
         seeds = len({row["seed"] for row in mine})
         lines.append([mine[0]["problem"], f"{mine[0]['num_data']:,}", str(seeds), *cells])
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     summaries = "\n".join(summary(rows, sampler) for sampler in samplers)
-    return f"Test negative log likelihood, nats, mean ± standard error:\n\n{table}\n\n{summaries}\n"
+    title = "Test negative log likelihood, nats, mean ± standard error:"
+    return f"{title}\n\n{table(head, lines)}\n\n{summaries}\n"
+
+
+def page(path):
+    """The page beside the rows; runs with other arguments are in a file of their own."""
+    tables = {"ten problems": report(Results(path).rows)}
+    variants = path.with_name(f"{path.stem}_variants.jsonl")
+    if variants.exists():
+        tables["variants"] = variants_table(Results(variants).rows)
+    return pages.with_tables(path, tables)
+
+
+def variants_table(rows):
+    """Of seed 0."""
+    head = {"QDOP": "default", "QDOP, no clip": "without the clip"}
+    head |= {"QDOP, Normal(1)": "prior Normal(1)"}
+    lines = []
+    for mine in by_problem(rows):
+        found = {row["method"]: row for row in mine if row["seed"] == 0}
+        lines.append([mine[0]["problem"], *(variant_cell(found[method]) for method in head)])
+    return table(["problem", *head.values()], lines)
+
+
+def variant_cell(row):
+    if row["diverged"]:
+        return "diverged"
+    return f"{row['nll']:.4f}" if row["nll"] < 1000 else f"{row['nll']:.1e}"
 
 
 def summary(rows, sampler):
