@@ -2,6 +2,7 @@
 examples."""
 
 import keras
+import numpy as np
 
 from keras_langevin.arguments import array, shorten
 from keras_langevin.statistics.track import untracked
@@ -27,6 +28,13 @@ def training_data(x, y=None, sample_weight=None):
 def num_examples(data) -> int:
     """Examples in nested arrays."""
     return len(next(a for a in keras.tree.flatten(data) if a is not None))
+
+
+def joined(parts):
+    """One batch of several, each of nested arrays or None."""
+    if parts[0] is None:
+        return None
+    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def check_fit(model, data):

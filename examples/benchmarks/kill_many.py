@@ -30,17 +30,15 @@ class WithoutTensorFlow:
 if os.environ.get("KERAS_BACKEND") == "jax":
     sys.meta_path.insert(0, WithoutTensorFlow())
 
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+
 import keras  # noqa: E402
+from targets import resume_run  # noqa: E402
 
 import keras_langevin as kl  # noqa: E402
 from examples.studies.common.results import Results  # noqa: E402
 from keras_langevin.storage.array_file import TEMPORARY  # noqa: E402
 from keras_langevin.storage.training_checkpoint import TrainingCheckpoint  # noqa: E402
-
-TESTS = Path(__file__).parents[2] / "tests"
-sys.path += [str(TESTS), str(TESTS / "targets")]
-
-import resume_run  # noqa: E402
 
 MODULE = "examples.benchmarks.kill_many"
 SAMPLERS = ("SGLD", "QDOPLangevin", "SGHMC", "SMILE")

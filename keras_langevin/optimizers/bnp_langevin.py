@@ -75,7 +75,7 @@ class BNPLangevin(LangevinOptimizer):
             lagged=lagged,
             freeze_after=freeze_after,
         )
-        super().__init__(learning_rate, num_data, preconditioner=metric, **kwargs)
+        super().__init__(learning_rate, num_data=num_data, preconditioner=metric, **kwargs)
 
     def preconditioner_config(self):
         return self.preconditioner.get_config()

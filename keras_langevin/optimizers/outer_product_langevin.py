@@ -41,7 +41,7 @@ class OuterProductLangevin(LangevinOptimizer):
             freeze_after=freeze_after,
             fisher=fisher,
         )
-        super().__init__(learning_rate, num_data, preconditioner=metric, **kwargs)
+        super().__init__(learning_rate, num_data=num_data, preconditioner=metric, **kwargs)
 
     def preconditioner_config(self):
         return self.preconditioner.get_config()

@@ -63,7 +63,7 @@ class RMSPropLangevin(LangevinOptimizer):
             lagged=not boolean("correction", correction) if lagged is None else lagged,
             freeze_after=freeze_after,
         )
-        super().__init__(learning_rate, num_data, preconditioner=metric, **kwargs)
+        super().__init__(learning_rate, num_data=num_data, preconditioner=metric, **kwargs)
 
     def preconditioner_config(self):
         return self.preconditioner.get_config()

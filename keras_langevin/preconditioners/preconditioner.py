@@ -85,6 +85,10 @@ class Preconditioner:
     statistics = None  # which set of statistics `update` reads
     statistics_stride = 1  # every how many examples of a batch are measured
     approximates_fisher = False  # whether C V is about 1, V the covariance of a gradient
+    fisher = "empirical"  # whose labels the statistics have: the data's, or the "model"'s
+
+    def attach(self, model):
+        """Shows a metric that reads the model by itself the model it will be of."""
 
     def build(self, layout: Layout, add_variable):
         """Makes the state by `add_variable(shape, name)`, which starts at zero."""

@@ -25,6 +25,7 @@ quickest = pytest.mark.skipif(
 
 
 @pytest.mark.slow
+@pytest.mark.backend
 @quickest
 def test_image_study(tmp_path):
     *warm, ensemble, smile = rows_of(
@@ -39,6 +40,7 @@ def test_image_study(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.backend
 @quickest
 def test_language_study(tmp_path):
     warm, *runs = rows_of(

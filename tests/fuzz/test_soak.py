@@ -13,7 +13,7 @@ import pytest
 from examples.benchmarks import soak
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.fuzz,
     pytest.mark.skipif(keras.backend.backend() == "torch", reason="thousands of steps"),
 ]
 ROOT = Path(__file__).parents[2]

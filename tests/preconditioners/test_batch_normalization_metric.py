@@ -6,11 +6,19 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from cases import MOMENTS_ALONE
+from cases import JIT_IF_NEEDED, MOMENTS_ALONE
 from keras import layers, ops
-from regression import Constant
-from statistics_cases import BACKEND, BATCH, einsum, make_branches, make_data, measure, runs_here
-from test_samplers import JIT, NoLoss, dense, one_layer, run
+from targets.one_layer import NoLoss, dense, one_layer, run
+from targets.regression import Constant
+from targets.statistics_cases import (
+    BACKEND,
+    BATCH,
+    einsum,
+    make_branches,
+    make_data,
+    measure,
+    runs_here,
+)
 
 import keras_langevin as kl
 from keras_langevin.preconditioners import BatchNormalization
@@ -115,7 +123,7 @@ def assert_measured(value, features, inputs, positions):
         np.testing.assert_allclose(value[kind], expected[kind], rtol=1e-5, atol=1e-6, err_msg=kind)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("family", INPUTS)
 def test_measures_the_moments_of_the_inputs(family):
     """Over batch and positions, each input once: neither the padding nor how often a kernel
@@ -131,7 +139,7 @@ def test_measures_the_moments_of_the_inputs(family):
         assert_measured(value[name], features[0](x) if features else x, inputs, positions)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_a_separable_convolution_is_measured_as_two_layers():
     make = lambda: layers.SeparableConv2D(3, 2, depth_multiplier=2)  # noqa: E731
     model = make_branches((5, 4, 2), {"separable": make})
@@ -260,7 +268,7 @@ def dense_unit(x, scale, epsilons=(0.0, 0.0)):
     return preconditioning(x.mean(axis=0), x.var(axis=0), scale, pairs, epsilons=epsilons)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_the_covariance_of_the_noise():
     """Every unit is a draw. Three inputs and two examples: q² = 3/2."""
     units, eta, n = 400_000, 0.1, 50
@@ -346,7 +354,7 @@ STEPS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("name", STEPS)
 def test_the_steps_are_the_stated_ones(name):
     """θ − η C ∇G with the metric from before the minibatch, or after it. Ten inputs and four
@@ -385,7 +393,7 @@ def test_the_steps_are_the_stated_ones(name):
 
 def two_layers(optimizer):
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh"), layers.Dense(2)])
-    model.compile(optimizer, loss="mse", jit_compile=JIT)
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     rng = np.random.default_rng(1)
     model.set_weights([rng.normal(0.0, 0.3, w.shape) for w in model.get_weights()])
     return kl.track_statistics(model, optimizer)
@@ -396,7 +404,7 @@ def ill_scaled_data():
     return rng.normal([3.0, -1.0, 0.5], [0.5, 2.0, 0.1], size=(16, 3)), rng.normal(size=(16, 2))
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_the_metric_of_a_layer_follows_the_weights_of_earlier_layers_alone():
     """So that the divergence Σ_j ∂C_ij/∂θ_j is zero."""
     model = two_layers(kl.BNPLangevin(0.0, num_data=16, statistics_rate_floor=1.0, seed=1))
@@ -507,7 +515,7 @@ def test_layers_that_are_not_measured_have_the_identity():
     hidden = layers.Conv1D(4, 1, groups=2, name="grouped")(hidden)
     model = keras.Model(words, layers.Dense(2, name="head")(layers.Flatten()(hidden)))
     optimizer = kl.BNPLangevin(0.01, num_data=8, seed=1)
-    model.compile(optimizer, loss="mse", jit_compile=JIT)
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     with pytest.warns(UserWarning, match=r"layers Embedding 'words', Conv1D 'grouped'\. "):
         kl.track_statistics(model, optimizer)
     model.fit(np.array([[0, 1], [2, 3]] * 4), np.ones((8, 2)), batch_size=8, verbose=0)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from statistics_cases import (
+from targets.statistics_cases import (
     BACKEND,
     CASES,
     Descent,
@@ -29,7 +29,11 @@ from keras_langevin.weights import is_statistic
 
 FAST = [("each_rule", "independent"), ("dense", "independent"), ("dense", "exact")]
 FAMILIES = [
-    pytest.param(*case, marks=[] if case in FAST else pytest.mark.slow)
+    # That of all rules is also the one that TensorFlow runs in `make test`.
+    pytest.param(
+        *case,
+        marks=[pytest.mark.backend] * (case == FAST[0]) if case in FAST else pytest.mark.law,
+    )
     for case in itertools.product(CASES, ["independent", "exact"])
 ]
 
@@ -71,7 +75,7 @@ def test_sample_weights_scale_the_gradients():
     assert max(errors(value, expected).values()) < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_separable_convolution_is_two_layers():
     """The reference cannot look inside the layer, so it looks at the two layers it is."""
     options = {"strides": 2, "padding": "same", "depth_multiplier": 2}
