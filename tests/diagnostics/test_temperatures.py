@@ -160,7 +160,7 @@ WRONG = {
 
 
 @only_jax
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("name", RIGHT)
 def test_configurational_temperature_of_right_samplers(name):
     make, arguments = RIGHT[name]
@@ -170,7 +170,7 @@ def test_configurational_temperature_of_right_samplers(name):
 
 
 @only_jax
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("name", WRONG)
 def test_configurational_temperature_of_mutants(name):
     make, arguments, expected = WRONG[name]
@@ -188,7 +188,7 @@ def own_mean(column, draws, others):
 
 
 @only_jax
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("centre", [temperatures._centre, not_centred])
 def test_without_a_centre_the_naive_band_is_too_narrow(monkeypatch, centre):
     """That of χ²: T ± z √(2/(d ESS)), which the spread that the band is made of does not have."""
@@ -202,7 +202,7 @@ def test_without_a_centre_the_naive_band_is_too_narrow(monkeypatch, centre):
 
 
 @only_jax
-@pytest.mark.slow
+@pytest.mark.law
 def test_the_mean_of_all_draws_as_centre_takes_the_temperature_down(monkeypatch):
     monkeypatch.setattr(temperatures, "_centre", own_mean)
     found = configurational_temperatures(sgld())
