@@ -11,6 +11,11 @@ import pytest
 
 pytest.register_assert_rewrite("targets")
 
+if os.environ.get("KERAS_LANGEVIN_MUTANT"):
+    import mutants
+
+    mutants.apply(os.environ["KERAS_LANGEVIN_MUTANT"])
+
 
 @pytest.fixture(autouse=True)
 def fresh_session():

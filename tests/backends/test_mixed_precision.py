@@ -183,7 +183,10 @@ def wrapped(sampler, initial_scale, **kwargs):
     return model, inner
 
 
-@pytest.mark.parametrize("action", ["raise", pytest.param("skip", marks=law)])
+@pytest.mark.parametrize(
+    "action",
+    [pytest.param("raise", marks=pytest.mark.backend), pytest.param("skip", marks=law)],
+)
 def test_where_the_scale_is_too_large_nothing_moves_and_training_goes_on(action):
     model, inner = wrapped(kl.QDOPLangevin, 2.0**40, on_nonfinite=action)
     sampler = kl.PosteriorSampler(0)

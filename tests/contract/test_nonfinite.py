@@ -6,10 +6,11 @@ import pytest
 from cases import SAMPLER, WITH_VARIANTS
 from keras import ops
 from targets.gaussian_chain import GaussianChain
+from targets.rows import every_row
 from targets.small_network import Weights, compiled, data, flat, network, weights
 
 import keras_langevin as kl
-from keras_langevin.optimizers import langevin_optimizer, nonfinite
+from keras_langevin.optimizers import nonfinite, sampler
 
 BACKEND = keras.backend.backend()
 law = pytest.mark.law
@@ -197,35 +198,35 @@ def test_a_check_of_the_gradients_alone_would_miss_it(monkeypatch):
         self.gradients = gradients
         return step(self, parameters, gradients, learning_rate)
 
-    def settle(self, results):
+    def accept(self, results):
         if nonfinite.all_finite(self.gradients):
             return results
         raise AssertionError
 
     monkeypatch.setattr(kl.SGLD, "step", noting)
-    monkeypatch.setattr(kl.SGLD, "settle", settle)
+    monkeypatch.setattr(kl.SGLD, "accept", accept)
     _, values = overflowing()
     assert not np.isfinite(values).all()
 
 
 def test_a_check_of_the_weights_alone_would_miss_statistics(monkeypatch):
-    settle = nonfinite.NonfiniteSteps.settle
+    accept = nonfinite.NonfiniteSteps.accept
 
     def weights_alone(self, results, statistics, *args):
-        return settle(self, results, [], *args)
+        return accept(self, results, [], *args)
 
-    monkeypatch.setattr(nonfinite.NonfiniteSteps, "settle", weights_alone)
+    monkeypatch.setattr(nonfinite.NonfiniteSteps, "accept", weights_alone)
     with pytest.raises(AssertionError):
         test_statistics_that_overflow_where_gradients_do_not()
 
 
 def test_a_choice_layer_by_layer_would_move_the_others(monkeypatch):
-    def settle(self, results, statistics, *args):
+    def accept(self, results, statistics, *args):
         settled = [one(self, [result], [], *args) for result in results]
         return settled[0][0], [pair for _, pairs in settled for pair in pairs]
 
-    one = nonfinite.NonfiniteSteps.settle
-    monkeypatch.setattr(nonfinite.NonfiniteSteps, "settle", settle)
+    one = nonfinite.NonfiniteSteps.accept
+    monkeypatch.setattr(nonfinite.NonfiniteSteps, "accept", accept)
     with pytest.raises(AssertionError):
         test_nothing_of_a_bad_step_is_taken_in_any_layer()
 
@@ -233,7 +234,7 @@ def test_a_choice_layer_by_layer_would_move_the_others(monkeypatch):
 # ---------------------------------------------------------------------------- all_finite
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (1, 4), (3, 4), (2, 3, 4, 5)])
+@every_row("shape", [(), (5,), (1, 4), (3, 4), (2, 3, 4, 5)])
 def test_one_bad_entry_anywhere_is_found(shape):
     rng = np.random.default_rng(0)
     large = np.where(rng.random(shape) < 0.5, -3e38, 3e38).astype("float32")
@@ -292,7 +293,9 @@ def test_without_a_copy_the_weights_stay_where_they_began():
 def test_the_momentum_is_drawn_anew():
     """From N(0, T): the one before had been pushed far from it."""
     variable = keras.Variable(np.zeros(2000))
-    optimizer = kl.SGHMC(0.01, 10, prior=None, temperature=4.0, seed=1, on_nonfinite="rollback")
+    optimizer = kl.SGHMC(
+        0.01, num_data=10, prior=None, temperature=4.0, seed=1, on_nonfinite="rollback"
+    )
     optimizer.build([variable])
     for step in range(9):
         optimizer.apply([ops.full((2000,), np.nan if step > 5 else 100.0)])
@@ -462,8 +465,8 @@ def test_steps_that_the_loss_scale_skips_are_no_failures():
 
 def test_where_all_is_finite_nothing_is_changed(monkeypatch):
     runs = []
-    for settle in (langevin_optimizer.LangevinOptimizer.settle, lambda self, results: results):
-        monkeypatch.setattr(langevin_optimizer.LangevinOptimizer, "settle", settle)
+    for accept in (sampler.Sampler.accept, lambda self, results: results):
+        monkeypatch.setattr(sampler.Sampler, "accept", accept)
         model = chain(SAMPLER["SGHMC"], {})
         runs.append([*weights(model), *state_of(model.optimizer).values()])
     for a, b in zip(*runs, strict=True):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from cases import JIT_IF_NEEDED, LANGEVIN, MOMENTS_ALONE, WITH_VARIANTS, WITHOUT_DATA, each
 from keras import ops
-from targets.one_layer import JIT, SIGNS, NoLoss, dense, one_layer, run
+from targets.one_layer import SIGNS, NoLoss, dense, one_layer, run
 
 import keras_langevin as kl
 
@@ -151,7 +151,7 @@ def test_the_noise_covariance_is_the_inverse_metric(case):
         [keras.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(2, use_bias=False)]
     )
     optimizer = case.make(0.001, 64, seed=1)
-    model.compile(optimizer, loss="mse", jit_compile=JIT)
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     kl.track_statistics(model, optimizer)
     x = np.random.default_rng(0).normal(2.0, 1.0, size=(64, 3))
     model.fit(x, x[:, :2], batch_size=16, epochs=3, verbose=0)
@@ -214,7 +214,7 @@ def test_inputs_far_from_zero_do_not_cancel():
         epsilon=0.0,
         prior_in_metric=False,
         statistics_stride=1,
-        statistics_rate_floor=0.5,
+        averaging=kl.preconditioners.Averaging(floor=0.5),
     )
     model = one_layer(optimizer, "mse", inputs=1, units=1)
     model.layers[-1].kernel.assign([[0.0]])

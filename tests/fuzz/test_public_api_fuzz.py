@@ -165,7 +165,7 @@ class Forgetful(kl.priors.Normal):
 
 
 class Diverging(kl.SGLD):
-    def settle(self, results):
+    def accept(self, results):
         return [(variable, value * np.nan) for variable, value in results]
 
 

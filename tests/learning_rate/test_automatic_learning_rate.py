@@ -186,7 +186,7 @@ def test_the_drift_clip_shortens_what_is_too_long_and_counts_it():
 
 
 def test_auto_goes_with_the_noise_correction():
-    assert kl.QDOPLangevin("auto", num_data=100, batch_size=10).batch_size == 10
+    assert kl.QDOPLangevin("auto", num_data=100, minibatch_correction=10).minibatch_correction == 10
 
 
 def test_the_clip_in_use():

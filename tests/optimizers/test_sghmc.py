@@ -25,12 +25,14 @@ from targets.regression import (
     WeightedHalfSquaredError,
     relative_eigenvalues,
 )
+from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin import preconditioners
+from keras_langevin.diagnostics.temperatures import chi_squared_band
 from keras_langevin.learning_rate.automatic import AutomaticLearningRate
 from keras_langevin.learning_rate.limits import StepSize
-from keras_langevin.optimizers.sghmc import SGHMC, chi_squared_band
+from keras_langevin.optimizers.sghmc import SGHMC
 from keras_langevin.schedules import CyclicalCosine
 from keras_langevin.weights import parameters
 
@@ -229,7 +231,7 @@ class Chains(Regression):
         loss = HalfSquaredError() if batch_size is None else WeightedHalfSquaredError()
         model = self.model(optimizer, loss)
         optimizer.build(model.trainable_variables)
-        with optimizer.at_rest():
+        with optimizer.filling_metric():
             self.fit(model, 1, batch_size, whole=True)
         self.place(model, start)
         draw_momenta(optimizer, optimizer.temperature)
@@ -273,7 +275,11 @@ class Chains(Regression):
 PROBLEM = Chains()
 C = PROBLEM.quasi_diagonal_inverse()
 STIFFEST = np.linalg.eigvals(C @ PROBLEM.hessian).real.max()
-FROZEN = {"freeze_after": 1, "epsilon": 0.0, "statistics_stride": 1}
+FROZEN = {
+    "averaging": preconditioners.Averaging(freeze_after=1),
+    "epsilon": 0.0,
+    "statistics_stride": 1,
+}
 
 
 def qdop(
@@ -421,7 +427,7 @@ def test_the_factor_in_the_place_of_its_transpose_fails(scheme):
 
 # -------------------------------------------------------------------------------- metrics
 
-ABSTRACT = ("Preconditioner", "AveragingPreconditioner", "Fisher")
+ABSTRACT = ("Preconditioner", "Averaging", "AveragingPreconditioner", "Diagonal", "Fisher")
 METRICS = [name for name in preconditioners.__all__ if name not in ABSTRACT]
 
 
@@ -460,7 +466,7 @@ def path(optimizer, steps=6):
 
 @both_schemes
 def test_cold_it_is_sgd_with_momentum(scheme):
-    cold = path(SGHMC(0.1, 16, 0.8, scheme=scheme, temperature=0.0, prior=None))
+    cold = path(SGHMC(0.1, num_data=16, momentum=0.8, scheme=scheme, temperature=0.0, prior=None))
     expected = path(keras.optimizers.SGD(0.1, momentum=0.8))
     np.testing.assert_allclose(cold, expected, rtol=1e-5, atol=1e-6)
 
@@ -469,7 +475,7 @@ def test_cold_it_is_sgd_with_momentum(scheme):
 def test_without_noise_while_a_schedule_explores(scheme):
     def cyclical(temperature):
         rate = CyclicalCosine(0.05, cycle_steps=6, exploration=0.5)
-        return path(SGHMC(rate, 16, scheme=scheme, temperature=temperature, seed=1))
+        return path(SGHMC(rate, num_data=16, scheme=scheme, temperature=temperature, seed=1))
 
     warm, cold = cyclical(1.0), cyclical(0.0)
     np.testing.assert_array_equal(warm[:3], cold[:3])
@@ -480,8 +486,8 @@ def test_without_noise_while_a_schedule_explores(scheme):
 def test_friction_is_a_momentum(scheme):
     time = (0.05 / 16) ** 0.5
     β = np.exp(-3 * time) if scheme == "baoab" else 1 - 3 * time
-    by_momentum = path(SGHMC(0.05, 16, β, scheme=scheme, seed=1))
-    optimizer = SGHMC(0.05, 16, friction=3.0, scheme=scheme, seed=1)
+    by_momentum = path(SGHMC(0.05, num_data=16, momentum=β, scheme=scheme, seed=1))
+    optimizer = SGHMC(0.05, num_data=16, friction=3.0, scheme=scheme, seed=1)
     np.testing.assert_allclose(path(optimizer), by_momentum, rtol=1e-4, atol=1e-6)
     assert optimizer.momentum == pytest.approx(β, rel=1e-6)
 
@@ -526,7 +532,7 @@ def test_the_logs_hold_the_kinetic_temperature(scheme):
     assert logs["noise_scale"][0] == pytest.approx((2 * 0.05 * 0.3 * 0.1 / 100) ** 0.5, rel=1e-4)
 
 
-@pytest.mark.parametrize(("degrees", "low", "high"), [(20, 0.3717, 1.9998), (1000, 0.8886, 1.1190)])
+@every_row("degrees, low, high", [(20, 0.3717, 1.9998), (1000, 0.8886, 1.1190)])
 def test_the_chi_squared_band(degrees, low, high):
     """Against tables of χ²: 7.434 and 39.997 for 20 degrees of freedom."""
     assert chi_squared_band(degrees) == pytest.approx((low, high), rel=0.01)
@@ -562,8 +568,8 @@ def test_auto_bounds_the_noise_of_minibatches():
 # --------------------------------------------------------------------------------- arguments
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
+@every_row(
+    "arguments, message",
     [
         ({"momentum": 1.0}, r"`momentum` must be in \[0, 1\).*momentum=1\.0"),
         ({"momentum": -0.1}, r"`momentum` must be in \[0, 1\)"),
@@ -576,13 +582,12 @@ def test_auto_bounds_the_noise_of_minibatches():
         ({"noise_estimate": "fisher"}, '`noise_estimate` must be None.*"successive_differences"'),
         ({"batch_size": 20}, "without momentum.*batch_size=20.*noise_estimate"),
         (
-            {"preconditioner": preconditioners.RMSProp(correction=True)},
-            "divergence term.*correction=True",
+            {"preconditioner": preconditioners.RMSProp(divergence=True)},
+            "divergence term.*divergence=True",
         ),
         ({"num_data": None}, "`num_data` is required"),
         ({"use_ema": True}, "collapses the variance"),
     ],
-    ids=lambda value: str(value)[:40],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -598,7 +603,9 @@ def test_bad_arguments(arguments, message):
     ],
 )
 def test_config_round_trip(arguments):
-    metric = preconditioners.QuasiDiagonalOuterProduct(damping=3.0, freeze_after=7)
+    metric = preconditioners.QuasiDiagonalOuterProduct(
+        damping=3.0, averaging=preconditioners.Averaging(freeze_after=7)
+    )
     optimizer = SGHMC(0.1, num_data=50, preconditioner=metric, **arguments)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(again) is SGHMC

@@ -209,7 +209,7 @@ def largest_deviation(schedule):
     cycles of 20,000 chains in one compiled `fit`."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(REPLICAS, use_bias=False)])
     prior = kl.priors.Normal(0.5)
-    optimizer = kl.SGLD(schedule, NUM_DATA, temperature=TEMPERATURE, prior=prior, seed=1)
+    optimizer = kl.SGLD(schedule, num_data=NUM_DATA, temperature=TEMPERATURE, prior=prior, seed=1)
     model.compile(optimizer, HalfSquaredError(), jit_compile=JIT)
     y = np.linspace(-1.0, 2.0, NUM_DATA)
     mode = y.mean() / HESSIAN
@@ -258,7 +258,9 @@ def test_the_divergence_term_is_part_of_the_noise():
     def path(temperature):
         keras.utils.set_random_seed(0)
         schedule = schedules.CyclicalCosine(0.01, 4, 0.5)
-        optimizer = kl.RMSPropLangevin(schedule, 16, temperature=temperature, correction=True)
+        optimizer = kl.RMSPropLangevin(
+            schedule, num_data=16, temperature=temperature, divergence=True
+        )
         return run(one_layer(optimizer, "mse", units=2), x, x[:, :2], steps=4)[0]
 
     x = np.random.default_rng(0).normal(size=(16, 3))

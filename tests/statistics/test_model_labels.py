@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from cases import JIT_IF_NEEDED
 from keras import layers, ops
 from targets.another_process import run_python
+from targets.rows import every_row
 from targets.statistics_cases import BACKEND, Descent, measured
 
 import keras_langevin as kl
@@ -12,7 +14,6 @@ from keras_langevin.statistics.model_labels import ModelLabels
 from keras_langevin.statistics.reference import per_example_statistics
 from keras_langevin.weights import is_statistic, parameters
 
-JIT = BACKEND != "torch"
 BATCH, INPUTS = 6, 4
 
 
@@ -66,7 +67,7 @@ def record(
         optimizer = kl.QDOPLangevin(
             0.0, num_data=len(x), fisher=fisher, seed=seed, statistics_stride=1
         )
-    model.compile(optimizer, loss=loss, jit_compile=JIT, loss_weights=loss_weights)
+    model.compile(optimizer, loss=loss, jit_compile=JIT_IF_NEEDED, loss_weights=loss_weights)
     kl.track_statistics(model, model.optimizer)
     recorder = Record()
     kwargs = {"batch_size": len(x), "shuffle": False, "verbose": 0, **kwargs}
@@ -309,6 +310,7 @@ class CountCalls(layers.Layer):
         return x
 
 
+@pytest.mark.backend
 def test_training_is_bit_for_bit_that_without_it():
     """Also where layers draw random numbers, keep moving values or add to the loss."""
     x = inputs(40)
@@ -328,7 +330,7 @@ def test_training_is_bit_for_bit_that_without_it():
         )
         optimizer = ModelDescent(0.1)
         optimizer.statistics = fisher and "quasi_diagonal"
-        model.compile(optimizer, loss="mse", metrics=["mae"], jit_compile=JIT)
+        model.compile(optimizer, loss="mse", metrics=["mae"], jit_compile=JIT_IF_NEEDED)
         kl.track_statistics(model, optimizer)
         history = model.fit(
             x, y, batch_size=8, epochs=3, shuffle=False, verbose=0, validation_data=(x, y)
@@ -468,7 +470,7 @@ def test_samples_with_automatic_rate_and_saves(sampler, tmp_path):
     y = (x.sum(axis=1, keepdims=True) > 2).astype("float32")
     model = network(1)
     optimizer = sampler("auto", num_data=64, fisher="model", seed=1)
-    model.compile(optimizer, loss=BINARY, jit_compile=JIT)
+    model.compile(optimizer, loss=BINARY, jit_compile=JIT_IF_NEEDED)
     callback = kl.PosteriorSampler(burn_in=2)
     model.fit(x, y, batch_size=16, epochs=5, verbose=0, callbacks=[callback])
     assert len(callback.samples) == 3
@@ -489,7 +491,7 @@ def test_a_resumed_run_draws_on(tmp_path):
         keras.utils.clear_session()
         model = network(2)
         optimizer = kl.QDOPLangevin(1e-2, num_data=12, fisher="model", seed=3)
-        model.compile(optimizer, loss="mse", jit_compile=JIT)
+        model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
         fit = {"batch_size": 4, "shuffle": False, "verbose": 0, "initial_epoch": initial_epoch}
         model.fit(x, y, epochs=epochs, callbacks=[kl.PosteriorSampler(0, **kwargs)], **fit)
         return model.get_weights()
@@ -501,7 +503,7 @@ def test_a_resumed_run_draws_on(tmp_path):
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("sampler", [kl.DOPLangevin, kl.QDOPLangevin])
+@every_row("sampler", [kl.DOPLangevin, kl.QDOPLangevin])
 def test_the_option_is_in_the_config(sampler):
     optimizer = sampler(0.1, num_data=10, fisher="model")
     assert optimizer.fisher == optimizer.get_config()["fisher"] == "model"
@@ -535,6 +537,7 @@ REPLICAS = """
 
 
 @pytest.mark.law
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="MirroredStrategy is TensorFlow's")
 def test_replicas_measure_their_common_batch():
     assert float(run_python(REPLICAS)) < 1e-4
@@ -569,6 +572,7 @@ def test_weights_of_anything_but_examples_are_refused():
         model.fit(x, y, sample_weight=np.ones((3, 5), "float32"), verbose=0)
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND == "jax", reason="Keras loses the mask before the loss on JAX")
 def test_masked_outputs_are_refused():
     model = keras.Sequential(

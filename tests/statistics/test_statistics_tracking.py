@@ -13,8 +13,6 @@ from keras_langevin import keras_internals, statistics
 from keras_langevin.statistics.reference import per_example_statistics
 from keras_langevin.weights import is_statistic, parameters
 
-JIT = BACKEND != "torch"
-
 
 def make_model(dtype=None):
     model = keras.Sequential(
@@ -40,7 +38,7 @@ def tracked(optimizer=None, **kwargs):
     if optimizer is None:
         optimizer = keras.optimizers.SGD(0.1)
     keras_internals.inner_optimizer(optimizer).statistics = "quasi_diagonal"
-    model.compile(optimizer, loss="mse", jit_compile=JIT)
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     statistics.track_statistics(model, model.optimizer)
     return model
 
@@ -82,6 +80,7 @@ def test_optimizer_without_statistics_changes_nothing():
 # ------------------------------------------------------------ the model stays itself
 
 
+@pytest.mark.backend
 def test_presents_itself_as_before(tmp_path, capsys):
     plain, model = make_model(), tracked()
     plain.compile("sgd", "mse")
@@ -113,6 +112,7 @@ def test_presents_itself_as_before(tmp_path, capsys):
     assert statistics.is_tracked(model)
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a SavedModel holds TensorFlow's graph")
 def test_export_holds_no_statistics(tmp_path):
     import tensorflow as tf
@@ -238,6 +238,7 @@ def test_saved_files_load_where_the_package_is_missing(tmp_path):
 # --------------------------------------------- accumulation, loss scaling, replicas
 
 
+@pytest.mark.backend
 def test_joint_step_keeps_statistics():
     model = tracked(Descent(0.0))
     x, y = make_data()
@@ -257,7 +258,11 @@ def test_accumulated_statistics_are_those_of_the_whole_batch():
 
 
 @pytest.mark.parametrize(
-    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.law)]
+    "policy",
+    [
+        pytest.param("mixed_float16", marks=pytest.mark.backend),
+        pytest.param("mixed_bfloat16", marks=pytest.mark.law),
+    ],
 )
 def test_half_precision_measures_the_same(policy):
     x, y = make_data()
@@ -303,6 +308,7 @@ REPLICAS = """
 
 
 @pytest.mark.law
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="MirroredStrategy is TensorFlow's")
 def test_replicas_measure_their_common_batch():
     assert float(run_python(REPLICAS)) < 1e-5

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from cases import JIT_IF_NEEDED
 from keras import ops
 from targets.regression import Constant
 
@@ -31,7 +32,7 @@ class Record(keras.callbacks.Callback):
         self.biases.append(np.array(ops.convert_to_numpy(layer.bias)))
 
 
-def one_layer(optimizer, loss, inputs=3, units=2000, jit_compile=JIT):
+def one_layer(optimizer, loss, inputs=3, units=2000, jit_compile=JIT_IF_NEEDED):
     model = keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(units)])
     model.compile(optimizer, loss=loss, jit_compile=jit_compile)
     kl.track_statistics(model, optimizer)

@@ -361,22 +361,24 @@ CALLS = {
     "priors.TFPDistribution": Call(lambda: {"distribution": distribution()}, needs_tensorflow=True),
     "priors.get": Call(lambda: {"prior": kl.priors.Normal(1.0)}),
     # metrics
+    "preconditioners.Averaging": Call(fixed(rate=0.5, floor=0.01, lagged=True, freeze_after=10)),
     "preconditioners.AveragingPreconditioner": Call(fixed(**AVERAGE)),
     "preconditioners.BatchNormalization": Call(fixed(**INPUTS)),
     "preconditioners.DenseFisher": Call(fixed(num_draws=2, **FISHER), takes=NUMBER_OR_MSE),
+    "preconditioners.Diagonal": Call(dict),
     "preconditioners.DiagonalFisher": Call(fixed(**FISHER), takes=NUMBER_OR_MSE),
     "preconditioners.DiagonalOuterProduct": Call(fixed(**OUTER_PRODUCT)),
     "preconditioners.Euclidean": Call(dict),
     "preconditioners.Fisher": Call(fixed(**FISHER), takes=NUMBER_OR_MSE),
     "preconditioners.QuasiDiagonalFisher": Call(fixed(**FISHER), takes=NUMBER_OR_MSE),
     "preconditioners.QuasiDiagonalOuterProduct": Call(fixed(**OUTER_PRODUCT)),
-    "preconditioners.RMSProp": Call(fixed(epsilon=1e-8, correction=False, **AVERAGE)),
+    "preconditioners.RMSProp": Call(fixed(epsilon=1e-8, divergence=False, **AVERAGE)),
     # statistics
     "statistics.Block": Call(
         lambda: {
             "kernel": kernel(),
             "op": keras.ops.matmul,
-            "bias": kernel(),
+            "bias": keras.Variable(np.ones(1, "float32"), name="bias"),
             "bias_shape": (1, 1),
             "bias_axes": (-1,),
             "shift_shape": (2, 1),

@@ -23,13 +23,8 @@ TARGET = {
     "on_nonfinite": "raise",
     "exact_noise": True,
 }
-LANGEVIN = {**TARGET, "batch_size": None, "drift_clip": None, **KERAS}
-AVERAGE = {
-    "statistics_rate": 0.5,
-    "statistics_rate_floor": 0.01,
-    "lagged": True,
-    "freeze_after": 10,
-}
+LANGEVIN = {**TARGET, "minibatch_correction": None, "drift_clip": None, **KERAS}
+AVERAGE = {"averaging": kl.preconditioners.Averaging(freeze_after=10)}
 OUTER_PRODUCT = {
     "prior_in_metric": True,
     "damping": 1.0,
@@ -61,6 +56,7 @@ CORRECTED = {
     "correction_method": "finite_difference",
     "temperature": 1.0,
     "batch_size": None,
+    "minibatch_correction": None,
 }
 MOMENTUM = {
     "momentum": 0.9,
@@ -83,7 +79,7 @@ MICROCANONICAL = {
 SAMPLERS = {
     "LangevinOptimizer": {**LANGEVIN, "preconditioner": None},
     "SGLD": LANGEVIN,
-    "RMSPropLangevin": {**LANGEVIN, "epsilon": 1e-8, "correction": False, **AVERAGE},
+    "RMSPropLangevin": {**LANGEVIN, "epsilon": 1e-8, "divergence": False, **AVERAGE},
     "DOPLangevin": {**LANGEVIN, **OUTER_PRODUCT},
     "QDOPLangevin": {**LANGEVIN, **OUTER_PRODUCT},
     "BNPLangevin": {**LANGEVIN, **INPUTS},

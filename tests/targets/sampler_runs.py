@@ -5,18 +5,22 @@ import numpy as np
 from cases import JIT_IF_NEEDED
 from targets.restartable import restartable
 
+import keras_langevin as kl
 from keras_langevin.weights import named_weights
 
 NUM_DATA, BATCH = 20, 4  # five batches an epoch
 
 
-class FakeLangevin(keras.optimizers.SGD):
-    """What the sampler looks at in an optimizer that samples."""
+class FakeLangevin(kl.Sampler):
+    """A sampler of somebody else's: plain descent that states a target."""
 
-    def __init__(self, num_data=NUM_DATA, temperature=0.5, **kwargs):
-        super().__init__(**kwargs)
-        self.num_data = num_data
-        self.temperature = temperature
+    def __init__(self, learning_rate=0.01, *, num_data=NUM_DATA, temperature=0.5, **kwargs):
+        super().__init__(
+            learning_rate, num_data=num_data, temperature=temperature, prior=None, **kwargs
+        )
+
+    def advance(self, values, gradients, statistics, metric, learning_rate):
+        return [θ - learning_rate * g for θ, g in zip(values, gradients, strict=True)], []
 
     def sampler_logs(self):
         return {"step_norm": np.float32(3.0)}

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 from cases import JIT_IF_NEEDED
-from targets.one_layer import JIT, NoLoss
+from targets.one_layer import NoLoss
 from targets.regression import Constant
 
 import keras_langevin as kl
@@ -44,7 +44,7 @@ def network(*units, inputs=3, dtype=None):
 
 
 def compiled(model, optimizer, loss="mse", **kwargs):
-    model.compile(optimizer, loss=loss, **{"jit_compile": JIT, **kwargs})
+    model.compile(optimizer, loss=loss, **{"jit_compile": JIT_IF_NEEDED, **kwargs})
     return kl.track_statistics(model, model.optimizer)
 
 
