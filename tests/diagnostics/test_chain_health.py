@@ -192,7 +192,9 @@ def compiled(cls, **arguments):
     model = network()
     model.set_weights(mode())
     model.compile(
-        cls(0.0, N, seed=1, **arguments), LOSS, jit_compile=keras.backend.backend() != "torch"
+        cls(0.0, num_data=N, seed=1, **arguments),
+        LOSS,
+        jit_compile=keras.backend.backend() != "torch",
     )
     return kl.track_statistics(model, model.optimizer)
 

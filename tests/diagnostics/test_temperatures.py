@@ -110,11 +110,13 @@ def mean(found):
 
 
 def sgld(cls=SGLD):
-    return cls(0.02, NUM_DATA, prior=PRIOR, seed=1)
+    return cls(0.02, num_data=NUM_DATA, prior=PRIOR, seed=1)
 
 
 def sghmc(scheme, cls=SGHMC, learning_rate=0.02, momentum=0.9):
-    return cls(learning_rate, NUM_DATA, momentum, scheme=scheme, prior=PRIOR, seed=1)
+    return cls(
+        learning_rate, num_data=NUM_DATA, momentum=momentum, scheme=scheme, prior=PRIOR, seed=1
+    )
 
 
 class RootTwoMissing(SGLD):
@@ -263,7 +265,7 @@ def trained(optimizer, steps=1520, regularizer=None, units=40):
 
 
 def sgld_on_regression(cls=SGLD, learning_rate=0.04, prior=PRIOR):
-    return cls(learning_rate, N, prior=prior, seed=1)
+    return cls(learning_rate, num_data=N, prior=prior, seed=1)
 
 
 def law_of_sgld(learning_rate):
@@ -370,7 +372,7 @@ def test_a_deep_network_with_moving_averages_and_dropout(cls):
     normalization = layers.BatchNormalization if cls is kl.SGLD else layers.LayerNormalization
     inner = [layers.Dense(8), normalization(), layers.ReLU(), layers.Dropout(0.5)]
     model = keras.Sequential([keras.Input((3,)), *inner, layers.Dense(1)])
-    model.compile(cls(1e-3, N, seed=1), HalfSquaredError())
+    model.compile(cls(1e-3, num_data=N, seed=1), HalfSquaredError())
     sampler = kl.PosteriorSampler(burn_in=0, thinning=2, unit="step")
     model.fit(X, Y, batch_size=16, epochs=3, verbose=0, callbacks=[sampler])
     found = [configurational_temperature(model, sampler.samples, X, Y) for _ in range(2)]

@@ -164,7 +164,7 @@ def test_a_learning_rate_far_too_small_is_named():
 
 
 def recommended(optimizer):
-    model = compiled(optimizer(0.0, NUM_DATA, prior=PRIOR))
+    model = compiled(optimizer(0.0, num_data=NUM_DATA, prior=PRIOR))
     return kl.diagnostics.step_size(model, *blobs(), BATCH).recommended
 
 
