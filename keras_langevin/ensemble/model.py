@@ -226,7 +226,7 @@ class BayesianEnsembleModel(BatchedModel):
 
         def sums(start, size):
             outputs = self._outputs_of(inputs, start, size)
-            return self._each(lambda family, o: ops.sum(family.mean(o), axis=0), outputs)
+            return self._each(lambda family, o: ops.sum(family.means(o), axis=0), outputs)
 
         def add_chunk(i, totals):
             chunk = sums(self._chunk_start(i), self.member_batch_size)
@@ -288,7 +288,10 @@ class BayesianEnsembleModel(BatchedModel):
         outputs = self.member_outputs(data["x"])
         labels = self.by_output(data["y"])
         return self._each(
-            lambda family, o, y: (ops.mean(family.mean(o), axis=0), family.log_density(o, y)),
+            lambda family, o, y: (
+                ops.mean(family.means(o), axis=0),
+                family.log_density(o, y),
+            ),
             outputs,
             labels,
         )
@@ -307,7 +310,7 @@ class BayesianEnsembleModel(BatchedModel):
 
     def _average_of(self, outputs):
         """From what the members returned to the posterior predictive mean."""
-        means = self._each(lambda family, o: ops.mean(family.mean(o), axis=0), outputs)
+        means = self._each(lambda family, o: ops.mean(family.means(o), axis=0), outputs)
         return self.packed(means)
 
     def _each(self, function, outputs, *more):
@@ -368,7 +371,9 @@ class BayesianEnsembleModel(BatchedModel):
         """
 
         def look(inputs):
-            members = self._each(lambda family, o: family.members(o), self.member_outputs(inputs))
+            members = self._each(
+                lambda family, o: family.parameters(o), self.member_outputs(inputs)
+            )
             return tree.map_structure(lambda m: ops.moveaxis(m, 0, 1), members)
 
         view = self.view("members", look)

@@ -103,8 +103,4 @@ class RunningEnsemble:
 def _check_classes(ensemble, y):
     """The average of logarithms weighted by shares is not the logarithm of an average."""
     for family, labels in zip(ensemble.families(), ensemble.by_output(y), strict=True):
-        if family.is_discrete and not np.array_equal(labels, np.round(labels)):
-            raise ValueError(
-                "Labels must be classes, as numbers or one-hot. Received: shares of several "
-                "classes. Validate on the labels as they were given."
-            )
+        family.check_labels(labels)

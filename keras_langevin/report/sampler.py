@@ -9,7 +9,7 @@ from keras import ops
 from keras_langevin.diagnostics.lanczos import curvature
 from keras_langevin.keras_internals import inner_optimizer
 from keras_langevin.learning_rate.limits import step_size
-from keras_langevin.report.row import Row
+from keras_langevin.predictive.row import Row
 from keras_langevin.storage.sample import Sample
 from keras_langevin.weights import weight_values
 
