@@ -13,6 +13,7 @@ from keras_langevin.diagnostics.lanczos import checked_finite
 from keras_langevin.keras_arguments import sampling_optimizer
 from keras_langevin.keras_internals import inner_optimizer
 from keras_langevin.statistics.track import untracked
+from keras_langevin.storage.stack_samples import stack_samples
 from keras_langevin.training_data import check_fit, num_examples, training_data
 from keras_langevin.weights import named_weights, parameters
 
@@ -95,8 +96,6 @@ def configurational_temperature(
         F. Wenzel et al., "How Good is the Bayes Posterior in Deep Neural Networks Really?", ICML
         2020, for T_C without a centre. Centring is derived here.
     """
-    from keras_langevin.ensemble.samples import stack_samples
-
     optimizer = sampling_optimizer(model)
     chains, columns = stack_samples(model, samples)
     columns = list(columns)

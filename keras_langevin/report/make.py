@@ -65,14 +65,14 @@ class _Output:
 
 
 def _parts(ensemble, x, y, out_of_distribution, batch_size):
-    names, families = ensemble.names_of_outputs(), ensemble.families()
+    heads = ensemble.heads
     predict = functools.partial(ensemble.predict_members, batch_size=batch_size, verbose=0)
-    members = ensemble.flat(predict(x))
-    outside = [None] * len(names)
+    members = heads.flat(predict(x))
+    outside = [None] * len(heads.names)
     if out_of_distribution is not None:
-        outside = ensemble.flat(predict(out_of_distribution))
-    found = ensemble.flat(ensemble.log_likelihood(x, y, batch_size, verbose=0))
-    return zip(names, families, members, found, ensemble.by_output(y), outside, strict=True)
+        outside = heads.flat(predict(out_of_distribution))
+    found = heads.flat(ensemble.log_likelihood(x, y, batch_size, verbose=0))
+    return zip(heads.names, heads, members, found, heads.by_output(y), outside, strict=True)
 
 
 def _chain_figures(ensemble, log_likelihood, curve):
