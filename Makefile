@@ -3,12 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_ARGS ?=
-PYTEST_ARGS ?= -m "not slow"
+PYTEST_ARGS ?=
+QUICK := not law and not fuzz and not slow
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --durations=15 $(PYTEST_ARGS)
 
-.PHONY: test demo lint clean
+.PHONY: test test-all demo lint clean
 
+# The quick tests on JAX, which compiles fastest; on TensorFlow what is particular to it.
 test: lint
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	KERAS_BACKEND=jax $(PYTEST) -m "$(QUICK)"
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "backend and $(QUICK)"
+
+# All on JAX, with the laws and the fuzzing; the quick tests on each backend, and on TensorFlow
+# also the long ones that are particular to it.
+test-all: lint $(VENV)/torch
+	KERAS_BACKEND=jax $(PYTEST)
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "backend or ($(QUICK))"
+	KERAS_BACKEND=torch $(PYTEST) -m "$(QUICK)"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -21,6 +32,10 @@ $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+$(VENV)/torch: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet "torch==2.13.0"
 	touch $@
 
 clean:

@@ -32,6 +32,8 @@ from keras_langevin.optimizers import (
     LangevinOptimizer,
     QDOPLangevin,
     RMSPropLangevin,
+    Sampler,
+    SamplerProtocol,
 )
 from keras_langevin.random_batches import RandomBatches
 from keras_langevin.sampling.chains import ChainError, sample_chains
@@ -68,6 +70,8 @@ __all__ = [
     "RandomBatches",
     "Sample",
     "SampleStore",
+    "Sampler",
+    "SamplerProtocol",
     "SamplingMonitor",
     "StorageError",
     "WriteConflictError",

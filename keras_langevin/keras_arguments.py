@@ -3,7 +3,6 @@
 import keras
 
 from keras_langevin.arguments import instance, shorten, text
-from keras_langevin.keras_internals import inner_optimizer
 
 
 def model(name, value):
@@ -41,15 +40,3 @@ def keras_name(name, value):
     if value is not None and "/" in text(name, value):
         raise ValueError(f"`{name}` must not contain a slash. Received: {name}={value!r}.")
     return value
-
-
-def sampling_optimizer(compiled_model):
-    optimizer = inner_optimizer(getattr(model("model", compiled_model), "optimizer", None))
-    if not compiled_model.built or not hasattr(optimizer, "preconditioner"):
-        raise ValueError(
-            "The model must be built, and compiled with an optimizer of keras_langevin. Received: "
-            f"model '{compiled_model.name}', {'built' if compiled_model.built else 'not built'}, "
-            f"optimizer={type(optimizer).__name__}. Begin the model with `keras.Input(...)` and "
-            "call `model.compile(optimizer=kl.QDOPLangevin(...), loss=...)` first."
-        )
-    return optimizer

@@ -9,6 +9,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import pytest
 
+pytest.register_assert_rewrite("targets")
+
+if os.environ.get("KERAS_LANGEVIN_MUTANT"):
+    import mutants
+
+    mutants.apply(os.environ["KERAS_LANGEVIN_MUTANT"])
+
 
 @pytest.fixture(autouse=True)
 def fresh_session():

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from targets.rows import every_row
 
 from keras_langevin.arithmetic import at_least, mixed, multiply_add, scaled, with_product
 
@@ -25,8 +26,8 @@ def equal(found, expected):
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("number", [-1, 0.3])
-@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+@every_row("number", [-1, 0.3])
+@every_row("shapes", SHAPES)
 def test_against_numpy(shapes, number):
     (y, x), a = arrays(*shapes), np.float32(0.7)
     for factor in (number, a, x):  # a number, a scalar, an array
@@ -38,7 +39,7 @@ def test_against_numpy(shapes, number):
     equal(at_least(*tensors(y), 0.1), np.maximum(y, 0.1))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.6, 1.0])
+@every_row("share", [0.0, 0.01, 0.6, 1.0])
 def test_mixed(share):
     old, new = arrays((3, 4), (3, 4))
     found = mixed(*tensors(old, new, np.float32(share)))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 from scipy import stats
+from targets.rows import every_row
 
 from keras_langevin.noise import random_signs, standard_normal
 
@@ -39,6 +40,7 @@ def test_same_arguments_give_the_same_numbers():
     np.testing.assert_array_equal(draw(1000, 5, 6, 7), draw(1000, 5, as_tensor, 7))
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch does not compile")
 def test_eager_equals_compiled():
     step = compiled(lambda iteration: standard_normal((1000,), 5, iteration, 7))
@@ -120,6 +122,7 @@ def test_signs_are_even_and_independent_of_each_other_and_of_the_noise():
         assert abs(z_score(flat, other.ravel())) < 5
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="sizes are known elsewhere")
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_signs_of_a_batch_of_unknown_size(jit_compile):
@@ -136,7 +139,7 @@ def test_signs_of_a_batch_of_unknown_size(jit_compile):
         np.testing.assert_array_equal(drawn(tf.zeros((n, 3)), 5.0), expected)
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (2, 3, 4)])
+@every_row("shape", [(), (0,), (3, 0), (2, 3, 4)])
 def test_shapes(shape):
     z = draw(shape)
     assert z.shape == shape

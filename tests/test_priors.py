@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 from scipy import integrate, stats
+from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin import priors
@@ -46,7 +47,7 @@ CASES = {
         stats.gamma.mean(1.5, scale=1 / 0.8),
     ),
 }
-all_priors = pytest.mark.parametrize("name", CASES)
+all_priors = every_row("name", CASES)
 
 
 def values():
@@ -105,8 +106,8 @@ def test_the_score_keeps_float32():
         assert keras.backend.standardize_dtype(score.dtype) == "float32"
 
 
-@pytest.mark.parametrize("prior_class", [priors.Normal, priors.Laplace, priors.StudentT])
-@pytest.mark.parametrize("value", [0, -1.0, np.nan, np.inf, True, "1"])
+@every_row("prior_class", [priors.Normal, priors.Laplace, priors.StudentT])
+@every_row("value", [0, -1.0, np.nan, np.inf, True, "1"])
 def test_bad_arguments(prior_class, value):
     name = "stddev" if prior_class is priors.Normal else "scale"
     with pytest.raises(ValueError, match=f"`{name}` must be .*Received: {name}="):
@@ -178,7 +179,7 @@ def test_a_variable_that_no_pattern_matches():
         prior.for_variable(layer.kernel)
 
 
-@pytest.mark.parametrize("pattern", ["(", 3])
+@every_row("pattern", ["(", 3])
 def test_a_pattern_that_is_no_regular_expression(pattern):
     with pytest.raises(ValueError, match="must be regular expressions"):
         priors.get({pattern: priors.Normal()})

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin.random_batches import epoch_balance
@@ -24,9 +25,7 @@ def test_random_batches_draw_without_replacement_and_anew():
     assert (again[5][0] != drawn[5][0]).any()
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"batch_size": 21}, {"batch_size": 0}, {"y": np.zeros(3)}, {"seed": -1}]
-)
+@every_row("arguments", [{"batch_size": 21}, {"batch_size": 0}, {"y": np.zeros(3)}, {"seed": -1}])
 def test_random_batches_refuse(arguments):
     with pytest.raises(ValueError, match="Received"):
         kl.RandomBatches(np.zeros(20), **arguments)

@@ -10,9 +10,10 @@ from keras import ops
 
 from keras_langevin.arguments import integer, seed_number
 from keras_langevin.autodiff import compiled, gauss_newton_product, gradient
-from keras_langevin.keras_arguments import sampling_optimizer
+from keras_langevin.optimizers.snapshots import sampler_of
+from keras_langevin.statistics.check_fit import check_fit
 from keras_langevin.statistics.track import untracked
-from keras_langevin.training_data import check_fit, training_data
+from keras_langevin.training_data import training_data
 from keras_langevin.weights import parameters
 
 
@@ -77,7 +78,7 @@ def curvature(model, x, y, sample_weight=None, num_steps=30, seed=0) -> Curvatur
     >>> found = kl.diagnostics.curvature(model, x[:500], y[:500])
     >>> found.largest, found.condition_number, found.stability_limit
     """
-    optimizer = sampling_optimizer(model)
+    optimizer = sampler_of(model)
     if not optimizer.built or not optimizer.preconditioner.is_filled:
         raise ValueError(
             "The optimizer's metric must have been filled. Received: one that has seen no "
@@ -99,7 +100,7 @@ class CurvatureProbe:
 
     def __init__(self, model):
         self.model = model
-        self.optimizer = sampling_optimizer(model)
+        self.optimizer = sampler_of(model)
         self.product = compiled(self._product)
         self.slope = compiled(self._slope)
 

@@ -1,6 +1,7 @@
 """Are the samples as hot as the target says? Measured on the weights, and on SGHMC's momenta."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -10,11 +11,12 @@ from keras_langevin.arguments import integer
 from keras_langevin.autodiff import compiled, gradient
 from keras_langevin.diagnostics.convergence import effective_sample_size
 from keras_langevin.diagnostics.lanczos import checked_finite
-from keras_langevin.keras_arguments import sampling_optimizer
 from keras_langevin.keras_internals import inner_optimizer
+from keras_langevin.optimizers.snapshots import as_sampler, sampler_of
+from keras_langevin.statistics.check_fit import check_fit
 from keras_langevin.statistics.track import untracked
 from keras_langevin.storage.stack_samples import stack_samples
-from keras_langevin.training_data import check_fit, num_examples, training_data
+from keras_langevin.training_data import num_examples, training_data
 from keras_langevin.weights import named_weights, parameters
 
 BATCH_SIZE = 1024
@@ -96,7 +98,7 @@ def configurational_temperature(
         F. Wenzel et al., "How Good is the Bayes Posterior in Deep Neural Networks Really?", ICML
         2020, for T_C without a centre. Centring is derived here.
     """
-    optimizer = sampling_optimizer(model)
+    optimizer = sampler_of(model)
     chains, columns = stack_samples(model, samples)
     columns = list(columns)
     chains = [np.flatnonzero(np.equal(chains, chain)) for chain in np.unique(chains)]
@@ -122,15 +124,15 @@ def configurational_temperature(
 
 
 def kinetic_temperature(optimizer) -> Temperature:
-    """T_K: the mean of r² over the momenta that a `kl.SGHMC` holds at present, times (1+β)/2 with
-    "euler", whose momenta are that much hotter than T however short the step. In equilibrium and
-    for short steps d T_K/T follows χ²_d, which gives the band.
+    """T_K: the mean of r² over the momenta that a sampler such as `kl.SGHMC` holds at present
+    (`kinetic_energies` of `kl.SamplerProtocol`). In equilibrium and for short steps d T_K/T follows
+    χ²_d, which gives the band.
 
     Args:
-        optimizer: A `kl.SGHMC` that has trained, `model.optimizer`.
+        optimizer: A sampler with momenta that has trained, `model.optimizer`.
 
     Raises:
-        ValueError: If the optimizer is another, or has not been built.
+        ValueError: If the optimizer has none, or has not been built.
 
     Example:
 
@@ -141,27 +143,27 @@ def kinetic_temperature(optimizer) -> Temperature:
         F. Wenzel et al., "How Good is the Bayes Posterior in Deep Neural Networks Really?", ICML
         2020, section 4.2 and appendix D.
     """
-    optimizer = inner_optimizer(optimizer)
-    if not hasattr(optimizer, "momenta"):
-        built = "built" if getattr(optimizer, "built", False) else "not built"
+    sampler = as_sampler(optimizer)
+    energies = sampler.kinetic_energies()
+    if energies is None:
+        is_built = getattr(inner_optimizer(optimizer), "built", False)
         raise ValueError(
-            "Only a `kl.SGHMC` has momenta, from the first step on. Received: "
-            f"optimizer={type(optimizer).__name__}, {built}. Train with it first; for other "
-            "samplers there is `kl.diagnostics.configurational_temperature`."
+            "Only a sampler with momenta, such as `kl.SGHMC`, has kinetic energies, from the first "
+            f"step on. Received: optimizer={type(inner_optimizer(optimizer)).__name__}, "
+            f"{'built' if is_built else 'not built'}. Train with it first; for other samplers "
+            "there is `kl.diagnostics.configurational_temperature`."
         )
-    momenta = [np.asarray(ops.convert_to_numpy(r), "float64") for r in optimizer.momenta]
-    scale = 0.5 * (1.0 + optimizer.momentum) if optimizer.scheme == "euler" else 1.0
+    optimizer = sampler
     names = [v.path for v in optimizer.sampled_variables]
-    sums = np.array([scale * np.sum(np.square(r)) for r in momenta])
-    sizes = np.array([r.size for r in momenta])
+    sizes = np.array([math.prod(v.shape) for v in optimizer.sampled_variables])
     bands = [_scaled(chi_squared_band(size), optimizer.temperature) for size in sizes]
     low, high = _scaled(chi_squared_band(sizes.sum()), optimizer.temperature)
     return Temperature(
-        value=float(sums.sum() / sizes.sum()),
+        value=float(np.sum(sizes * energies) / sizes.sum()),
         low=low,
         high=high,
         expected=optimizer.temperature,
-        by_variable=dict(zip(names, (sums / sizes).tolist(), strict=True)),
+        by_variable=dict(zip(names, energies, strict=True)),
         band_by_variable=dict(zip(names, bands, strict=True)),
         num_draws=1,
         effective_draws=1.0,

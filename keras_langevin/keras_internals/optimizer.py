@@ -20,12 +20,18 @@ class JointOptimizer(keras.optimizers.Optimizer):
     same footing, by `read_statistics`.
     """
 
-    statistics = None  # which of `statistics.block.KINDS` the step reads, or None
+    statistics = None  # which set of per-example statistics the step reads, or None
+    statistics_stride = 1  # every how many examples of a batch are measured
+    fisher = "empirical"  # whose labels the statistics have: the data's, or the "model"'s
+    seed = None  # of the random numbers of a step
+
+    def attach(self, model):
+        """Shows an optimizer that reads the model by itself the model it will train."""
 
     def step(self, parameters, gradients, learning_rate):
         raise NotImplementedError
 
-    def settle(self, results):
+    def accept(self, results):
         """What is written of the pairs that `step` has yielded."""
         return results
 
@@ -41,14 +47,14 @@ class JointOptimizer(keras.optimizers.Optimizer):
     def sampled_variables(self):
         return [v for v in self._trainable_variables if not is_statistic(v)]
 
-    def position(self, variable):
+    def index(self, variable):
         """Place of a trainable variable in the list that `build` received, None for others."""
         return self._trainable_variables_indices.get(self._var_key(variable))
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         with _no_torch_gradients():
             results = list(self.step(trainable_variables, grads, learning_rate))
-            _assign_all(self, self.settle(results))
+            _assign_all(self, self.accept(results))
 
     def _overwrite_variables_directly_with_gradients(self, grads, vars):
         """Sums gradients and statistics over replicas, in one collective outside of the

@@ -3,10 +3,10 @@
 import math
 
 from keras_langevin.diagnostics.lanczos import CurvatureProbe
-from keras_langevin.keras_arguments import sampling_optimizer
 from keras_langevin.keras_internals import batches_of_fit
 from keras_langevin.learning_rate.limits import CURVATURE_BATCHES, measure, step_size
 from keras_langevin.learning_rate.warm_up import METRIC_BATCHES, fill_metric, of_one_size
+from keras_langevin.optimizers.snapshots import sampler_of
 
 TRAVEL = 20.0
 
@@ -39,7 +39,7 @@ class AutomaticLearningRate:
 
     def __init__(self, model, num_steps):
         self.model = model
-        self.optimizer = sampling_optimizer(model)
+        self.optimizer = sampler_of(model)
         travel = TRAVEL * (1.0 - self.optimizer.momentum)
         self.affordable = travel / num_steps if num_steps else math.inf
         self.probe = None

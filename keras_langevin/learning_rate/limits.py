@@ -6,13 +6,13 @@ import math
 import warnings
 
 import numpy as np
-from keras import ops
 
 from keras_langevin.arguments import non_negative_number
 from keras_langevin.diagnostics.lanczos import CurvatureProbe, checked_finite, stability_limit
-from keras_langevin.keras_arguments import sampling_optimizer
 from keras_langevin.learning_rate.warm_up import METRIC_BATCHES, fill_metric, split
-from keras_langevin.training_data import check_fit, num_examples
+from keras_langevin.optimizers.snapshots import sampler_of
+from keras_langevin.statistics.check_fit import check_fit
+from keras_langevin.training_data import num_examples
 
 CURVATURE_BATCHES = 4  # are looked at; their median counts
 LANCZOS_STEPS, LANCZOS_TOLERANCE = 30, 0.02
@@ -121,7 +121,14 @@ def step_size(model, x, y, batch_size=32, sample_weight=None) -> StepSize:
 
     >>> kl.diagnostics.step_size(model, x, y, batch_size=500).stability_limit
     """
-    optimizer = sampling_optimizer(model)
+    optimizer = sampler_of(model)
+    if optimizer.momentum is None:
+        raise ValueError(
+            "The limits of a learning rate are those of Langevin dynamics, with a momentum or "
+            f"without. Received: optimizer={type(optimizer).__name__}, which does not state its "
+            "`momentum` (see `kl.SamplerProtocol`). `kl.diagnostics.curvature` measures the "
+            "curvature for any sampler."
+        )
     batches = split(x, y, sample_weight, batch_size, METRIC_BATCHES)
     check_fit(model, batches[0])
     fill_metric(model, batches)
@@ -149,7 +156,7 @@ def measure(probe, batches):
 
 
 def _warn_about(found, optimizer):
-    learning_rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+    learning_rate = optimizer.present_learning_rate
     problems = found.problems(learning_rate)
     if problems:
         warnings.warn(

@@ -4,9 +4,10 @@ import keras
 import numpy as np
 
 from keras_langevin.arguments import integer
-from keras_langevin.keras_arguments import sampling_optimizer
+from keras_langevin.optimizers.snapshots import sampler_of
 from keras_langevin.statistics import track_statistics
-from keras_langevin.training_data import check_fit, num_examples, training_data
+from keras_langevin.statistics.check_fit import check_fit
+from keras_langevin.training_data import joined, num_examples, training_data
 
 METRIC_BATCHES = 16
 
@@ -36,7 +37,7 @@ def warm_up_metric(model, x, y, batch_size=32, sample_weight=None, num_batches=M
     >>> kl.warm_up_metric(model, x, y, batch_size=500)
     >>> model.fit(x, y, batch_size=500, epochs=50, callbacks=[sampler])
     """
-    sampling_optimizer(model)
+    sampler_of(model)
     num_batches = integer("num_batches", num_batches, at_least=1)
     batches = split(x, y, sample_weight, batch_size, num_batches)
     check_fit(model, batches[0])
@@ -46,7 +47,7 @@ def warm_up_metric(model, x, y, batch_size=32, sample_weight=None, num_batches=M
 
 def fill_metric(model, batches, again=False):
     """Trains on the batches with the optimizer at rest: its metric averages, no weight moves."""
-    optimizer = sampling_optimizer(model)
+    optimizer = sampler_of(model)
     track_statistics(model, model.optimizer)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
@@ -55,7 +56,7 @@ def fill_metric(model, batches, again=False):
         return
     x, y, sample_weight = map(joined, zip(*batches, strict=True))
     history = getattr(model, "history", None)  # `fit` may be running: it returns this one
-    with optimizer.at_rest():
+    with optimizer.filling_metric():
         model.fit(
             x, y, num_examples(batches[0]), sample_weight=sample_weight, shuffle=False, verbose=0
         )
@@ -79,9 +80,3 @@ def _rows(data, rows):
 
 def of_one_size(batches):
     return [batch for batch in batches if num_examples(batch) == num_examples(batches[0])]
-
-
-def joined(parts):
-    if parts[0] is None:
-        return None
-    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)

@@ -14,12 +14,13 @@ from keras_langevin.arguments import (
     shorten,
 )
 from keras_langevin.keras_internals import batches_of_fit, dataset_of_fit
-from keras_langevin.learning_rate.warm_up import joined
-from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer, checked_drift_clip
+from keras_langevin.optimizers.minibatch_correction import checked_correction, reduced
+from keras_langevin.optimizers.sampler import Sampler
+from keras_langevin.optimizers.sampler_arguments import checked_num_data
 from keras_langevin.preconditioners.dense_fisher import DenseFisher
 from keras_langevin.preconditioners.structured_fisher import DiagonalFisher, QuasiDiagonalFisher
 from keras_langevin.random_batches import RandomBatches, epoch_balance
-from keras_langevin.training_data import num_examples
+from keras_langevin.training_data import joined, num_examples
 
 STRUCTURES = {
     "dense": DenseFisher,
@@ -28,24 +29,27 @@ STRUCTURES = {
 }
 
 
-class NaturalGradient(LangevinOptimizer):
+class NaturalGradient(Sampler):
     """Natural gradient dynamics in M(θ) = F(θ) + δ I.
 
     Args:
         injects_noise: False, the noise is that of the minibatches and sets the temperature;
             True, noise of covariance 2ηT/N M⁻¹ is injected, as in every other sampler here.
+        minibatch_correction: As in `kl.LangevinOptimizer`, where noise is injected.
         Others: see `kl.NGD`.
     """
 
     injects_noise = True
-    has_noise_limit = False
 
     def __init__(
         self,
         learning_rate,
-        num_data=None,
+        *,
+        num_data,
         temperature=None,
         batch_size=None,
+        injects_noise=False,
+        minibatch_correction=None,
         structure="dense",
         fisher="model",
         damping=0.1,
@@ -53,7 +57,6 @@ class NaturalGradient(LangevinOptimizer):
         num_draws=None,
         output=None,
         noise_stddev=None,
-        injects_noise=False,
         **kwargs,
     ):
         one_of("structure", structure, tuple(STRUCTURES))
@@ -71,53 +74,49 @@ class NaturalGradient(LangevinOptimizer):
                 '`num_draws` is for structure="dense". Received: num_draws='
                 f"{shorten(num_draws)}, structure={structure!r}"
             )
-        drift_clip = checked_drift_clip(kwargs.get("drift_clip"), False)
-        if drift_clip is not None:
-            raise ValueError(
-                "A clipped drift has no temperature to report. Received: drift_clip="
-                f"{drift_clip}. Raise `damping` instead: steps get shorter."
-            )
         if temperature is not None:
             check = non_negative_number if injects_noise else positive_number
             temperature = check("temperature", temperature)
         if batch_size is not None:
             batch_size = integer("batch_size", batch_size, at_least=1)
+        if not injects_noise:
+            learning_rate = _rate(learning_rate, num_data, temperature, batch_size)
         super().__init__(
             learning_rate,
-            num_data,
-            temperature=temperature if injects_noise and temperature is not None else 1.0,
+            num_data=num_data,
+            temperature=1.0 if temperature is None else temperature,
             preconditioner=STRUCTURES[structure](**arguments),
-            batch_size=batch_size if injects_noise else None,
             **kwargs,
         )
-        self.structure, self.injects_noise = structure, injects_noise
+        self.structure, self.injects_noise, self.batch_size = structure, injects_noise, batch_size
         self._given = {"temperature": temperature, "batch_size": batch_size}
-        if not self.injects_noise:
-            self._settle(learning_rate, temperature, batch_size)
+        if not injects_noise:
+            self._set_batch_size(learning_rate, temperature, batch_size)
+        self.minibatch_correction = checked_correction(
+            minibatch_correction, learning_rate, self.num_data, self.temperature
+        )
 
     # ----------------------------------------------------------------------- temperature
 
-    def _settle(self, learning_rate, temperature, batch_size):
+    @property
+    def momentum(self):
+        """0 where noise is injected, so that the limits of overdamped dynamics hold."""
+        return 0.0 if self.injects_noise else None
+
+    def _set_batch_size(self, learning_rate, temperature, batch_size):
         """The batch size, given or from the temperature."""
         n = self.num_data
-        if learning_rate == "auto":
-            raise ValueError(
-                "The learning rate sets the temperature here, and cannot be found automatically. "
-                'Received: learning_rate="auto". Pass a number below 2, the stability limit.'
-            )
         if temperature is None and batch_size is None:
             raise ValueError(
                 "The noise of the minibatches is the noise of this sampler: pass the `batch_size` "
                 "that `fit` will use, or the `temperature` and read the batch size that it needs "
                 "from `optimizer.batch_size`. Received: temperature=None, batch_size=None."
             )
-        if batch_size is not None:
-            self.batch_size = batch_size
-            if self.batch_size > n:
-                raise ValueError(
-                    "`batch_size` must be at most num_data. Received: "
-                    f"batch_size={batch_size}, num_data={n}"
-                )
+        if batch_size is not None and batch_size > n:
+            raise ValueError(
+                f"`batch_size` must be at most num_data. Received: batch_size={batch_size}, "
+                f"num_data={n}"
+            )
         if temperature is None:
             return
         if callable(learning_rate):
@@ -157,7 +156,7 @@ class NaturalGradient(LangevinOptimizer):
     def temperature(self, value):
         self._temperature = value
 
-    def begin_fit(self, model):
+    def prepare_fit(self, model):
         """Shows the metric the training data, and checks that their batches are those that the
         temperature was computed for. Called by `kl.PosteriorSampler`."""
         batches = batches_of_fit(model, 1)
@@ -200,15 +199,8 @@ class NaturalGradient(LangevinOptimizer):
 
     # ------------------------------------------------------------------------------ step
 
-    def step(self, parameters, gradients, learning_rate):
-        self._check_learning_rate()
-        learning_rate = ops.cast(learning_rate, "float32")
-        values, gradients, present = self._complete(parameters, gradients)
-        metric = self.preconditioner.at(values)
-        slopes = self.add_prior(values, gradients)
-        values = self.move(values, slopes, metric, learning_rate)
-        for position, variable in present:
-            yield variable, values[position]
+    def advance(self, values, gradients, statistics, metric, learning_rate):
+        return self.move(values, self.add_prior(values, gradients), metric, learning_rate), []
 
     def move(self, values, slopes, metric, learning_rate):
         """The new values; `slopes` are the gradient of G on the minibatch."""
@@ -241,16 +233,40 @@ class NaturalGradient(LangevinOptimizer):
 
     # -------------------------------------------------------------------------- the rest
 
-    def minibatch_noise(self, batch_size):
-        return super().minibatch_noise(batch_size) if self.injects_noise else None
-
-    def sampler_logs(self):
-        if self.injects_noise:
-            return super().sampler_logs()
-        return {"nonfinite_steps": self.nonfinite_steps}
+    def noise_scale(self, learning_rate):
+        """√(2ηT/N) where noise is injected, else None: the noise is that of the minibatches."""
+        if not self.injects_noise:
+            return None
+        variance = 2.0 * learning_rate * self.step_temperature() / self.num_data
+        return ops.sqrt(reduced(variance, learning_rate, self.minibatch_correction))
 
     def preconditioner_config(self):
         return {"structure": self.structure, **self.preconditioner.get_config()}
 
     def get_config(self):
-        return {**super().get_config(), **dict(self._given)}
+        config = {**super().get_config(), **self._given}
+        if self.injects_noise:
+            config["minibatch_correction"] = self.minibatch_correction
+        return config
+
+
+def _rate(learning_rate, num_data, temperature, batch_size):
+    """The learning rate; for "auto" the one at which minibatches sample at the temperature."""
+    if not isinstance(learning_rate, str) or learning_rate != "auto":
+        return learning_rate
+    if temperature is None or batch_size is None:
+        raise ValueError(
+            "Learning rate and batch size set the temperature here, so one of the three follows "
+            'from the others. Received: learning_rate="auto", temperature='
+            f"{shorten(temperature)}, batch_size={shorten(batch_size)}. Pass two of the three; a "
+            "learning rate below 2, the stability limit."
+        )
+    rate = 2 * temperature * batch_size / max(checked_num_data(num_data) - batch_size, 0.5)
+    if rate >= 2:
+        raise ValueError(
+            f"Minibatches of {batch_size} sample at temperature {temperature:g} with a learning "
+            f"rate of {rate:.3g}, expected below 2, the stability limit. Received: "
+            f'learning_rate="auto", num_data={shorten(num_data)}. Lower `batch_size` or '
+            "`temperature`."
+        )
+    return rate

@@ -3,6 +3,7 @@
 import keras
 
 from keras_langevin.optimizers.natural_gradient import NaturalGradient
+from keras_langevin.optimizers.sampler import DEFAULT_PRIOR
 
 
 @keras.saving.register_keras_serializable(package="keras_langevin")
@@ -37,10 +38,12 @@ class NGD(NaturalGradient):
 
     Args:
         learning_rate: η, a float, or a schedule with `batch_size`; 2 is the stability limit, 1 a
-            Newton step. Multiplies the gradient of the mean loss.
+            Newton step. Multiplies the gradient of the mean loss. `"auto"` (the default) is the
+            rate at which batches of `batch_size` sample at `temperature`, both given.
         num_data: N, the number of training examples; required.
         temperature: T. Sets `optimizer.batch_size`, rounded to an integer, which `fit` must then
             be given. With `batch_size` too, both are checked against each other.
+        prior, seed: See `kl.Sampler`.
         batch_size: B. Sets `optimizer.temperature`.
         structure: `"dense"` (models of up to a few thousand weights), or `"quasi_diagonal"` or
             `"diagonal"` for larger ones, whose metric is not the covariance of the minibatch
@@ -50,7 +53,7 @@ class NGD(NaturalGradient):
         num_examples: How many training inputs F is averaged over; they are fixed at the start.
         num_draws: For `"dense"`: None for the exact expectation over labels, or a number of draws.
         output, noise_stddev: What the outputs mean, where the loss does not say.
-        **kwargs: See `kl.LangevinOptimizer`: `prior`, `seed`, and Keras' own.
+        **kwargs: See `kl.Sampler`, and Keras' own.
 
     Example:
 
@@ -66,8 +69,25 @@ class NGD(NaturalGradient):
         Completion noise and the correction for Keras' epochs are this package's.
     """
 
-    def __init__(self, learning_rate, num_data=None, temperature=None, batch_size=None, **kwargs):
+    def __init__(
+        self,
+        learning_rate="auto",
+        *,
+        num_data,
+        temperature=None,
+        prior=DEFAULT_PRIOR,
+        seed=None,
+        batch_size=None,
+        **kwargs,
+    ):
         kwargs.setdefault("name", "ngd")
         super().__init__(
-            learning_rate, num_data, temperature, batch_size, injects_noise=False, **kwargs
+            learning_rate,
+            num_data=num_data,
+            temperature=temperature,
+            prior=prior,
+            seed=seed,
+            batch_size=batch_size,
+            injects_noise=False,
+            **kwargs,
         )

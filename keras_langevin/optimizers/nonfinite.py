@@ -32,7 +32,7 @@ class NonfiniteSteps:
                 add_state(shape, f"{name}_copy") for shape, name in zip(shapes, names, strict=True)
             ]
 
-    def settle(self, results, statistics, instead, iteration, place, restart):
+    def accept(self, results, statistics, instead, iteration, place, restart):
         """Whether the step is taken, and what is written in the place of `results`, pairs of a
         variable and its new value.
 

@@ -1,6 +1,9 @@
 """Stochastic gradient Hamiltonian Monte Carlo: Langevin dynamics with a momentum."""
 
+import math
+
 import keras
+import numpy as np
 from keras import ops
 
 from keras_langevin.arguments import (
@@ -10,16 +13,16 @@ from keras_langevin.arguments import (
     positive_number,
     shorten,
 )
-from keras_langevin.diagnostics.temperatures import chi_squared_band, kinetic_temperature
+from keras_langevin.optimizers.drift_clip import DriftClip, checked_drift_clip
 from keras_langevin.optimizers.gradient_noise import SuccessiveDifferences
-from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
+from keras_langevin.optimizers.sampler import DEFAULT_PRIOR, Sampler
 
 SCHEMES = ("baoab", "euler")
 DECAY = 0.999  # of the running estimate of the minibatch noise
 
 
 @keras.saving.register_keras_serializable(package="keras_langevin")
-class SGHMC(LangevinOptimizer):
+class SGHMC(Sampler):
     """Stochastic gradient Hamiltonian Monte Carlo (underdamped Langevin dynamics): samples
     p(θ) ∝ exp(−U(θ)/T) with a momentum r that is N(0, T I) in equilibrium.
 
@@ -47,7 +50,7 @@ class SGHMC(LangevinOptimizer):
 
     Args:
         learning_rate: ℓ, a float, a Keras schedule or `"auto"` (the default, see
-            `kl.LangevinOptimizer`), which takes the momentum into account. Multiplies the gradient
+            `kl.Sampler`), which takes the momentum into account. Multiplies the gradient
             of the mean loss, as that of `keras.optimizers.SGD` does.
         num_data: N, the number of training examples; required.
         momentum: β in [0, 1), 0.9 unless there is a friction. β = 0 is `kl.SGLD` with "euler", the
@@ -57,7 +60,7 @@ class SGHMC(LangevinOptimizer):
         scheme: `"baoab"` or `"euler"`, Chen et al.'s and Wenzel et al.'s.
         preconditioner: One of `kl.preconditioners`, Euclidean by default. What a metric owes for
             following the weights, T div L in the force on r, is neglected, as in the other samplers
-            here; `RMSProp(correction=True)`, whose term is that of dynamics without momentum, is
+            here; `RMSProp(divergence=True)`, whose term is that of dynamics without momentum, is
             refused.
         noise_estimate: The variance V ≥ 0 that the injected noise is reduced by: per step 2T(1−β) −
             ℓNV (Chen et al.'s 2(α − β̂)ε), times (1+β)/2 with "baoab", no less than 0. A float for
@@ -65,8 +68,9 @@ class SGHMC(LangevinOptimizer):
             entry changes by from step to step, over about 1000 steps. That takes some motion for
             noise: V by ℓs too large, and (ℓs/2)²/(1−β) of the whole noise. So it is for ℓs well
             below 1, and it keeps two more copies of the weights.
-        **kwargs: See `kl.LangevinOptimizer`: `temperature`, `prior`, `seed`, and Keras' own.
-            `batch_size` is refused: its correction is that of dynamics without momentum.
+        drift_clip: Shortens a kick that is longer than so many times the running average; see
+            `kl.LangevinOptimizer`.
+        temperature, prior, seed, **kwargs: See `kl.Sampler`, and Keras' own.
 
     The momentum is one copy of the weights, and starts at zero. `kl.PosteriorSampler` logs
     `kinetic_temperature`, which is T in equilibrium, with the bounds `kinetic_temperature_low` and
@@ -93,35 +97,50 @@ class SGHMC(LangevinOptimizer):
     def __init__(
         self,
         learning_rate="auto",
-        num_data=None,
+        *,
+        num_data,
+        temperature=1.0,
+        prior=DEFAULT_PRIOR,
+        seed=None,
         momentum=None,
         friction=None,
         scheme="baoab",
         preconditioner=None,
         noise_estimate=None,
+        drift_clip=None,
         **kwargs,
     ):
-        _refuse_what_needs_no_momentum(preconditioner, kwargs)
         kwargs.setdefault("name", "sghmc")
-        super().__init__(learning_rate, num_data, preconditioner=preconditioner, **kwargs)
+        super().__init__(
+            learning_rate,
+            num_data=num_data,
+            temperature=temperature,
+            prior=prior,
+            seed=seed,
+            preconditioner=preconditioner,
+            **kwargs,
+        )
+        _refuse_divergence(self.preconditioner)
+        self.preconditioner.require("whiten", "sample")
+        self.drift_clip = checked_drift_clip(drift_clip, self.has_automatic_learning_rate)
+        self._clip = None if self.drift_clip is None else DriftClip(self.drift_clip)
         self.scheme = one_of("scheme", scheme, SCHEMES)
         self._momentum, self.friction = _checked_momentum(momentum, friction, learning_rate)
         self.noise_estimate = _checked_noise_estimate(noise_estimate)
 
     # ----------------------------------------------------------------------------- build
 
-    def build(self, variables):
-        if self.built:
-            return
-        super().build(variables)
-        layout = self.preconditioner.layout
+    def build_state(self):
+        shapes, names = self.layout.shapes, self.layout.names
         self.momenta = [
-            self._add_state(shape, f"{name}_momentum")
-            for shape, name in zip(layout.shapes, layout.names, strict=True)
+            self.add_state(shape, f"{name}_momentum")
+            for shape, name in zip(shapes, names, strict=True)
         ]
+        if self._clip is not None:
+            self._clip.build(self.add_state)
         if self.noise_estimate == "successive_differences":
             self._differences = SuccessiveDifferences(DECAY, elementwise=True)
-            self._differences.build(layout.shapes, layout.names, self._add_state)
+            self._differences.build(shapes, names, self.add_state)
 
     # ------------------------------------------------------------------------------ step
 
@@ -129,9 +148,10 @@ class SGHMC(LangevinOptimizer):
         resting = self.preconditioner.is_at_rest()
         slopes = self.preconditioner.whiten(metric, self.add_prior(values, gradients))
         variances, changes = self._gradient_noise(slopes, resting)
-        if self.drift_clip is not None:
-            clip, clip_changes = self._clip(sum(ops.sum(g * g) for g in slopes))
-            slopes = [clip * g for g in slopes]
+        if self._clip is not None:
+            length = sum(ops.sum(g * g) for g in slopes)
+            shortened, clip_changes = self._clip.update(length, resting)
+            slopes = [shortened * g for g in slopes]
             changes += clip_changes
         β, h = self.momentum_at(learning_rate), self.time_step(learning_rate)
         noise = self._noise(variances, learning_rate, β, [v.shape for v in values])
@@ -151,7 +171,7 @@ class SGHMC(LangevinOptimizer):
 
     def restart(self):
         scale = ops.sqrt(ops.cast(self.step_temperature(), "float32"))
-        normals = self.normals(self.preconditioner.layout.shapes)
+        normals = self.normals(self.layout.shapes)
         changes = [(r, scale * ξ) for r, ξ in zip(self.momenta, normals, strict=True)]
         if self.noise_estimate == "successive_differences":
             changes.append((self._differences.count, ops.zeros(())))
@@ -218,28 +238,18 @@ class SGHMC(LangevinOptimizer):
         """β at the present learning rate."""
         return float(ops.convert_to_numpy(self.momentum_at(self.learning_rate)))
 
-    def minibatch_noise(self, batch_size):
-        """ℓNv/(2BT(1−β)): the noise of minibatches of size B over what the temperature asks for,
-        averaged over the weights. None where v is not known, and at T = 0."""
-        ratio = super().minibatch_noise(batch_size)
-        return None if ratio is None else ratio / max(1.0 - self.momentum, 1e-12)
-
-    def kinetic_temperature(self) -> float:
-        """The mean of r² over all weights; with "euler" times (1+β)/2, since its momenta are that
-        much hotter than T however short the step."""
-        return kinetic_temperature(self).value
+    def kinetic_energies(self):
+        """The mean of r² for each weight array; with "euler" times (1+β)/2, since its momenta are
+        that much hotter than T however short the step."""
+        if not self.built:
+            return None
+        scale = 0.5 * (1.0 + self.momentum) if self.scheme == "euler" else 1.0
+        momenta = (np.asarray(ops.convert_to_numpy(r), "float64") for r in self.momenta)
+        return [scale * float(np.mean(np.square(r))) for r in momenta]
 
     def sampler_logs(self):
         logs = super().sampler_logs()
-        if self.temperature == 0:
-            return logs
-        low, high = chi_squared_band(self.preconditioner.layout.num_weights)
-        return {
-            **logs,
-            "kinetic_temperature": self.kinetic_temperature(),
-            "kinetic_temperature_low": self.temperature * low,
-            "kinetic_temperature_high": self.temperature * high,
-        }
+        return logs if self._clip is None else {**logs, **self._clip.logs(self.iterations)}
 
     def get_config(self):
         return {
@@ -248,21 +258,16 @@ class SGHMC(LangevinOptimizer):
             "friction": self.friction,
             "scheme": self.scheme,
             "noise_estimate": self.noise_estimate,
+            "drift_clip": math.inf if self.drift_clip is None else self.drift_clip,
         }
 
 
-def _refuse_what_needs_no_momentum(preconditioner, kwargs):
-    if kwargs.get("batch_size") is not None:
-        raise ValueError(
-            "The noise correction of `batch_size` is that of dynamics without momentum. Received: "
-            f"batch_size={shorten(kwargs['batch_size'])}. Use "
-            '`noise_estimate="successive_differences"`.'
-        )
-    if getattr(preconditioner, "correction", False):
+def _refuse_divergence(preconditioner):
+    if preconditioner.correction:
         raise ValueError(
             "The divergence term of a metric is that of dynamics without momentum. Received: "
-            "preconditioner with correction=True. Use "
-            "`kl.preconditioners.RMSProp(correction=False)`."
+            "preconditioner with divergence=True. Use "
+            "`kl.preconditioners.RMSProp(divergence=False)`."
         )
 
 

@@ -3,6 +3,7 @@
 import keras
 
 from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
+from keras_langevin.optimizers.sampler import DEFAULT_PRIOR
 
 
 @keras.saving.register_keras_serializable(package="keras_langevin")
@@ -16,9 +17,10 @@ class SGLD(LangevinOptimizer):
 
     Args:
         learning_rate: η, a float, a Keras schedule or `"auto"` (the default, see
-            `kl.LangevinOptimizer`); multiplies the gradient of the mean loss.
+            `kl.Sampler`); multiplies the gradient of the mean loss.
         num_data: N, the number of training examples; required.
-        **kwargs: See `kl.LangevinOptimizer`: `temperature`, `prior`, `seed`, and Keras' own.
+        temperature, prior, seed: The target and its noise; see `kl.Sampler`.
+        **kwargs: See `kl.LangevinOptimizer`, and Keras' own.
 
     Example:
 
@@ -32,9 +34,26 @@ class SGLD(LangevinOptimizer):
         ICML 2011, equation 4 (their step is 2η/N).
     """
 
-    def __init__(self, learning_rate="auto", num_data=None, **kwargs):
+    def __init__(
+        self,
+        learning_rate="auto",
+        *,
+        num_data,
+        temperature=1.0,
+        prior=DEFAULT_PRIOR,
+        seed=None,
+        **kwargs,
+    ):
         kwargs.setdefault("name", "sgld")
-        super().__init__(learning_rate, num_data, preconditioner=None, **kwargs)
+        super().__init__(
+            learning_rate,
+            num_data=num_data,
+            temperature=temperature,
+            prior=prior,
+            seed=seed,
+            preconditioner=None,
+            **kwargs,
+        )
 
     def preconditioner_config(self):
         return {}

@@ -15,14 +15,17 @@ from keras_langevin.arguments import (
     unit_interval,
 )
 from keras_langevin.optimizers.gradient_noise import EqualNoise, SuccessiveDifferences
-from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
 from keras_langevin.optimizers.microcanonical import dot, kick, normalised, product, refresh
+from keras_langevin.optimizers.sampler import DEFAULT_PRIOR, Sampler
 from keras_langevin.optimizers.step_size_tuner import AbsoluteEnergy, EnergyVariance, NoTuner
+
+FIRST_STEP_SIZE = 1e-3  # from which a tuner begins
 
 
 @keras.saving.register_keras_serializable(package="keras_langevin")
-class SMILE(LangevinOptimizer):
-    """Stochastic microcanonical Langevin dynamics: samples p(θ) ∝ exp(−U(θ)/T).
+class SMILE(Sampler):
+    """Stochastic microcanonical Langevin dynamics: samples p(θ) ∝ exp(−U(θ)/T). Its
+    `learning_rate` is a distance: how far all weights together move in one step.
 
     The weights θ, d in all, move at unit speed along a direction u, |u| = 1, which the slope g of
     the log density turns; noise of minibatches and a refreshment keep it from coming back. In a
@@ -49,7 +52,8 @@ class SMILE(LangevinOptimizer):
         learning_rate: ε, the length of a step: of the move of all weights together, √(Σ Δθ²), in
             the units of the weights (with `preconditioned`, in units of P, whose mean square is
             1). With a tuner, that of the first step: small, since the tuner at most adds 2 % a
-            step. A schedule only with `tuner=None`.
+            step; `"auto"` (the default) is 1e-3. A schedule only with `tuner=None`, which needs a
+            number or a schedule.
         num_data: N, the number of training examples; required.
         preconditioned: Whether each weight is scaled so that all see gradient noise of the same
             size, P = 1/√V up to a factor, V the variance of the gradient by successive
@@ -68,13 +72,13 @@ class SMILE(LangevinOptimizer):
         variance_decay: Of the average of squared differences, in (0, 1].
         freeze_after: Number of gradients after which V is held, or `None`: holding it was worse
             in what we measured, also when ε was tuned on after it.
-        **kwargs: See `kl.LangevinOptimizer`: `temperature` (above 0), `prior`, `seed`, and Keras'
-            own.
+        temperature, prior, seed, **kwargs: See `kl.Sampler`, and Keras' own; `temperature` is
+            above 0.
 
     A gradient that is not finite, or with `"absolute"` an energy error of 100 times √(d v*), takes
     the step back: θ returns to where it was, u is drawn anew, and each further one in a row is
     made 0.8 times as long. That is what `on_nonfinite="rollback"` means here; it is the default
-    and keeps no copy. With `"raise"` and `"skip"` (see `kl.LangevinOptimizer`) a gradient that is
+    and keeps no copy. With `"raise"` and `"skip"` (see `kl.Sampler`) a gradient that is
     not finite leaves θ, u and ε as they were. The logs of `PosteriorSampler` have `step_size`,
     `energy_error` (the average of S²/d) and `rejected`, the share of steps taken back. There is no
     Metropolis test: the samples have a bias that falls with ε.
@@ -100,13 +104,16 @@ class SMILE(LangevinOptimizer):
         arXiv:2502.06335.
     """
 
-    has_noise_limit = False  # the step size is no learning rate
     keeps_copy = False
 
     def __init__(
         self,
-        learning_rate=1e-3,
-        num_data=None,
+        learning_rate="auto",
+        *,
+        num_data,
+        temperature=1.0,
+        prior=DEFAULT_PRIOR,
+        seed=None,
         preconditioned=True,
         tuner="absolute",
         target_energy=1e-4,
@@ -118,8 +125,20 @@ class SMILE(LangevinOptimizer):
     ):
         kwargs.setdefault("name", "smile")
         kwargs.setdefault("on_nonfinite", "rollback")
-        _refuse_what_has_no_meaning(learning_rate, tuner, kwargs)
-        super().__init__(learning_rate, num_data, **kwargs)
+        if kwargs.pop("preconditioner", None) is not None:
+            raise ValueError(
+                "Microcanonical dynamics has no `preconditioner`: it scales weights by their "
+                "gradients' noise. Received: preconditioner. Leave it out, or pass "
+                "preconditioned=False for no scaling."
+            )
+        super().__init__(
+            _first_step_size(learning_rate, tuner),
+            num_data=num_data,
+            temperature=temperature,
+            prior=prior,
+            seed=seed,
+            **kwargs,
+        )
         positive_number("temperature", self.temperature)
         self.preconditioned = boolean("preconditioned", preconditioned)
         self.tuner = one_of("tuner", tuner, ("absolute", "energy_variance", None))
@@ -138,11 +157,8 @@ class SMILE(LangevinOptimizer):
 
     # ----------------------------------------------------------------------------- build
 
-    def build(self, variables):
-        if self.built:
-            return
-        super().build(variables)
-        layout = self.preconditioner.layout
+    def build_state(self):
+        layout = self.layout
         self.dimension = layout.num_weights
         if self.dimension < 2:
             raise ValueError(
@@ -155,23 +171,23 @@ class SMILE(LangevinOptimizer):
         )
         self.scaling = EqualNoise()
         self.direction = [
-            self._add_state(shape, f"{name}_direction")
+            self.add_state(shape, f"{name}_direction")
             for shape, name in zip(layout.shapes, layout.names, strict=True)
         ]
-        self.noise.build(layout.shapes, layout.names, self._add_state)
+        self.noise.build(layout.shapes, layout.names, self.add_state)
         if self.preconditioned:
-            self.scaling.build(self.dimension, self._add_state)
-        self.rule.build(self.dimension, self._add_state)
-        self.step_size = self._add_state((), "step_size")
-        self.open_step = self._add_state((), "open_step")  # ε of the drift to be closed, or 0
-        self.open_energy = self._add_state((), "open_energy")
+            self.scaling.build(self.dimension, self.add_state)
+        self.rule.build(self.dimension, self.add_state)
+        self.step_size = self.add_state((), "step_size")
+        self.open_step = self.add_state((), "open_step")  # ε of the drift to be closed, or 0
+        self.open_energy = self.add_state((), "open_energy")
         if self.rule.needs_potential:
-            self.potential = self._add_state((), "potential")
-        self.mean_energy = self._add_state((), "mean_energy")
-        self.num_closed = self._add_state((), "closed_steps")
-        self.num_rejected = self._add_state((), "rejected_steps")
-        self.rejected_in_a_row = self._add_state((), "rejected_in_a_row")
-        self.burn_in_is_over = self._add_state((), "burn_in_is_over")
+            self.potential = self.add_state((), "potential")
+        self.mean_energy = self.add_state((), "mean_energy")
+        self.num_closed = self.add_state((), "closed_steps")
+        self.num_rejected = self.add_state((), "rejected_steps")
+        self.rejected_in_a_row = self.add_state((), "rejected_in_a_row")
+        self.burn_in_is_over = self.add_state((), "burn_in_is_over")
 
     def _make_rule(self):
         if self.tuner == "absolute":
@@ -187,23 +203,21 @@ class SMILE(LangevinOptimizer):
         """L, the decoherence length: by default the length of a draw from the prior."""
         if self.decoherence_length is not None:
             return self.decoherence_length
-        layout = self.preconditioner.layout
+        layout = self.layout
         sizes = [math.prod(shape) for shape in layout.shapes]
         precisions = [p * self.num_data for p in layout.prior_precisions]
         return math.sqrt(sum(n / p if p else n for n, p in zip(sizes, precisions, strict=True)))
 
     # ------------------------------------------------------------------------------ step
 
-    def step(self, parameters, gradients, learning_rate):
-        values, gradients, present = self._complete(parameters, gradients)
-        learning_rate = ops.cast(learning_rate, "float32")
+    def advance(self, values, gradients, statistics, metric, learning_rate):
         slopes, noisy, is_finite = self._slopes(values, gradients)
         direction = [ops.convert_to_tensor(u) for u in self.direction]
         scale, used = self._scale(), ops.convert_to_tensor(self.open_step)
 
         turned, energy = self._finish(direction, product(scale, slopes), used)
         if self.rule.needs_potential:
-            potential = self._potential(values)
+            potential = self._potential(values, statistics)
             energy = energy + potential - self.potential
         is_open = used > 0
         is_bad = ops.logical_and(is_open, self._is_unacceptable(energy))
@@ -229,13 +243,10 @@ class SMILE(LangevinOptimizer):
             changes.append((self.potential, potential))
         values = _chosen(is_bad, back, self._moved(values, scale, turned, step_size))
 
-        for position, variable in present:
-            yield variable, values[position]
-        yield from zip(self.direction, turned, strict=True)
-        yield self.open_step, ops.where(is_bad, 0.0, step_size)
-        yield self.open_energy, open_energy
-        yield from changes
-        yield from self._nonfinite.counted(is_nonfinite, self.iterations)
+        changes += zip(self.direction, turned, strict=True)
+        changes.append((self.open_step, ops.where(is_bad, 0.0, step_size)))
+        changes.append((self.open_energy, open_energy))
+        return values, [*changes, *self._nonfinite.counted(is_nonfinite, self.iterations)]
 
     def _slopes(self, values, gradients):
         """∇log p of the tempered target, the part of it that has noise, and whether all of it is
@@ -264,9 +275,9 @@ class SMILE(LangevinOptimizer):
         trapezoid rule; 0 where the potential itself is known."""
         return 0.0 if self.rule.needs_potential else 0.5 * step_size * dot(force, direction)
 
-    def _potential(self, values):
+    def _potential(self, values, statistics):
         """−log of the tempered target, the likelihood that of the minibatch times N/B."""
-        (loss,) = self.read_statistics()
+        (loss,) = statistics
         log_prior = sum(p.log_density(θ) for p, θ in zip(self._priors, values, strict=True))
         return (self.num_data * loss - log_prior) / self.temperature
 
@@ -350,25 +361,19 @@ class SMILE(LangevinOptimizer):
     def _tunes_in_burn_in(self):
         return self.tuner == "absolute" and self.tuning_steps is None
 
-    def minibatch_noise(self, batch_size):
-        return None
-
     def sampler_logs(self):
         names = ("open_step", "mean_energy", "num_rejected", "num_closed")
         step, energy, rejected, closed = (
             float(ops.convert_to_numpy(getattr(self, name))) for name in names
         )
         return {
-            "nonfinite_steps": self.nonfinite_steps,
+            **super().sampler_logs(),
             "step_size": step,
             "energy_error": energy,
             "rejected": rejected / max(rejected + closed, 1.0),
         }
 
     def get_config(self):
-        config = super().get_config()
-        for name in ("batch_size", "drift_clip"):
-            config.pop(name)
         names = (
             "preconditioned",
             "tuner",
@@ -378,7 +383,7 @@ class SMILE(LangevinOptimizer):
             "variance_decay",
             "freeze_after",
         )
-        return config | {name: getattr(self, name) for name in names}
+        return super().get_config() | {name: getattr(self, name) for name in names}
 
     def preconditioner_config(self):
         return {}
@@ -388,18 +393,15 @@ def _chosen(condition, first, second):
     return [ops.where(condition, a, b) for a, b in zip(first, second, strict=True)]
 
 
-def _refuse_what_has_no_meaning(learning_rate, tuner, kwargs):
+def _first_step_size(learning_rate, tuner):
+    is_automatic = isinstance(learning_rate, str) and learning_rate == "auto"
     is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+    if is_automatic and tuner is not None:
+        return FIRST_STEP_SIZE
     if isinstance(learning_rate, str) or (tuner is not None and is_schedule):
         raise ValueError(
             "`learning_rate` must be a number, the distance that the weights move in one step "
-            "(with a tuner, in the first). A schedule needs tuner=None. Received: "
-            f"learning_rate={learning_rate!r}, tuner={shorten(tuner)}"
+            '(with a tuner, in the first, which "auto" chooses). A schedule needs tuner=None. '
+            f"Received: learning_rate={learning_rate!r}, tuner={shorten(tuner)}"
         )
-    for name in ("preconditioner", "batch_size", "drift_clip"):
-        if kwargs.get(name) is not None:
-            raise ValueError(
-                f"Microcanonical dynamics has no `{name}`. Received: {name}="
-                f"{shorten(kwargs[name])}. "
-                "Leave it out."
-            )
+    return learning_rate

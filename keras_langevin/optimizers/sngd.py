@@ -6,6 +6,7 @@ import keras
 
 from keras_langevin.arguments import one_of
 from keras_langevin.optimizers.natural_gradient import NaturalGradient
+from keras_langevin.optimizers.sampler import DEFAULT_PRIOR
 from keras_langevin.preconditioners.dense_fisher import check_memory
 from keras_langevin.preconditioners.fisher_correction import by_autodiff, by_finite_difference
 
@@ -33,8 +34,9 @@ class SNGD(NaturalGradient):
     Args:
         learning_rate, num_data, temperature, batch_size, structure, fisher, damping,
             num_examples, num_draws, output, noise_stddev: As in `kl.NGD`. With `noise="gaussian"`
-            the temperature is free (1 by default), `learning_rate="auto"` is allowed, and a
-            `batch_size` reduces the noise as in `kl.LangevinOptimizer`.
+            the temperature is free (1 by default), `learning_rate="auto"` is found as in
+            `kl.Sampler`, and `minibatch_correction` is that of `kl.LangevinOptimizer`.
+        prior, seed: See `kl.Sampler`.
         correction: `"jeffreys"` for k, `"divergence"` for its first term alone.
         noise: `"minibatch"` or `"gaussian"`.
         correction_method: How k is computed.
@@ -44,7 +46,7 @@ class SNGD(NaturalGradient):
             `"jeffreys"` the volume term comes by finite difference, three in all).
             `"autodiff"`: exact derivatives, for `structure="dense"` and up to a few hundred
             weights; on TensorFlow with `jit_compile=False`.
-        **kwargs: See `kl.LangevinOptimizer`: `prior`, `seed`, and Keras' own.
+        **kwargs: See `kl.Sampler`, and Keras' own.
 
     Example:
 
@@ -63,9 +65,12 @@ class SNGD(NaturalGradient):
 
     def __init__(
         self,
-        learning_rate,
-        num_data=None,
+        learning_rate="auto",
+        *,
+        num_data,
         temperature=None,
+        prior=DEFAULT_PRIOR,
+        seed=None,
         batch_size=None,
         correction="jeffreys",
         noise="minibatch",
@@ -78,9 +83,11 @@ class SNGD(NaturalGradient):
         kwargs.setdefault("name", "sngd")
         super().__init__(
             learning_rate,
-            num_data,
-            temperature,
-            batch_size,
+            num_data=num_data,
+            temperature=temperature,
+            prior=prior,
+            seed=seed,
+            batch_size=batch_size,
             injects_noise=noise == "gaussian",
             **kwargs,
         )
@@ -91,8 +98,8 @@ class SNGD(NaturalGradient):
             )
         self.correction, self.correction_method = correction, correction_method
 
-    def begin_fit(self, model):
-        super().begin_fit(model)
+    def prepare_fit(self, model):
+        super().prepare_fit(model)
         is_compiled = keras.backend.backend() == "tensorflow" and model.jit_compile
         if self.correction_method == "autodiff" and is_compiled:
             warnings.warn(
@@ -102,10 +109,9 @@ class SNGD(NaturalGradient):
                 stacklevel=2,
             )
 
-    def build(self, variables):
-        super().build(variables)
+    def build_state(self):
         if self.correction_method == "autodiff":
-            num_weights = self.preconditioner.layout.num_weights
+            num_weights = self.layout.num_weights
             words = ('correction_method="autodiff"', 'correction_method="finite_difference"')
             check_memory(num_weights, 2, 3, words)
 

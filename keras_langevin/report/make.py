@@ -99,7 +99,7 @@ def _sampler(ensemble, model, training_data, data, batch_size):
     """Rows and figures about the sampler, as far as the trained model is at hand."""
     model = model or ensemble.sampled_model
     optimizer = sampler.model_optimizer(model)
-    if not hasattr(optimizer, "preconditioner"):
+    if optimizer.num_data is None:
         reason = (
             "Not measured: the ensemble does not know the model it was sampled from, with its "
             "optimizer. Make it by `sampler.ensemble()`, or pass `model=`."
@@ -111,13 +111,13 @@ def _sampler(ensemble, model, training_data, data, batch_size):
     x, y = training_data if training_data is not None else data
     if sampler.has_diverged(model):
         return [*rows, sampler.DIVERGED], figures
-    if optimizer.has_noise_limit and batch_size is not None:
+    if optimizer.momentum is not None and batch_size is not None:
         rows += sampler.limits(model, x, y, batch_size, where)
         eigenvalues = sampler.spectrum(model, x, y, batch_size)
         rate = sampler.rate_of(optimizer)
         draw = drawing(plotting.metric_spectrum, eigenvalues, learning_rate=rate)
         figures.append(("Curvature in units of the metric", draw))
-    if hasattr(optimizer, "momenta") and optimizer.temperature > 0:
+    if optimizer.kinetic_energies() is not None and optimizer.temperature > 0:
         rows += sampler.temperatures("kinetic", kinetic_temperature(optimizer))
     lengths = np.unique(ensemble.chains, return_counts=True)[1]
     if training_data is not None and optimizer.temperature > 0 and min(lengths) >= FEWEST:

@@ -4,11 +4,10 @@ import warnings
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_langevin.diagnostics.lanczos import curvature
-from keras_langevin.keras_internals import inner_optimizer
 from keras_langevin.learning_rate.limits import step_size
+from keras_langevin.optimizers.snapshots import as_sampler
 from keras_langevin.predictive.row import Row
 from keras_langevin.storage.sample import Sample
 from keras_langevin.weights import weight_values
@@ -114,8 +113,9 @@ def temperatures(kind, found):
 
 
 def rate_of(optimizer):
-    return float(ops.convert_to_numpy(optimizer.learning_rate))
+    return optimizer.present_learning_rate
 
 
 def model_optimizer(model):
-    return inner_optimizer(getattr(model, "optimizer", None))
+    """The sampler of a model; one that states nothing for no model or another optimizer."""
+    return as_sampler(getattr(model, "optimizer", None))

@@ -4,15 +4,14 @@ import math
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_langevin.arguments import integer
 from keras_langevin.diagnostics.lanczos import CurvatureProbe
 from keras_langevin.diagnostics.temperatures import Slope
-from keras_langevin.keras_arguments import sampling_optimizer
 from keras_langevin.keras_internals import batches_of_fit
 from keras_langevin.learning_rate.limits import CURVATURE_BATCHES, measure
 from keras_langevin.learning_rate.warm_up import of_one_size
+from keras_langevin.optimizers.snapshots import sampler_of
 from keras_langevin.sampling.posterior_sampler import checked_sampler
 from keras_langevin.weights import weight_values
 
@@ -57,8 +56,8 @@ class SamplingMonitor(keras.callbacks.Callback):
         self._values = {}
 
     def on_train_begin(self, logs=None):
-        optimizer = sampling_optimizer(self.model)
-        self._probe = CurvatureProbe(self.model) if optimizer.has_noise_limit else None
+        optimizer = sampler_of(self.model)
+        self._probe = CurvatureProbe(self.model) if optimizer.momentum is not None else None
         self._slope = None
         self._values, self._epochs = {}, 0
         self._temperatures, self._older = [], _RunningMean()
@@ -83,7 +82,7 @@ class SamplingMonitor(keras.callbacks.Callback):
 
     def _limits(self, batches):
         found = measure(self._probe, batches)
-        rate = float(ops.convert_to_numpy(self._probe.optimizer.learning_rate))
+        rate = self._probe.optimizer.present_learning_rate
         return {
             "stability_limit": found.stability_limit,
             "recommended_learning_rate": found.recommended,
@@ -100,7 +99,7 @@ class SamplingMonitor(keras.callbacks.Callback):
 
     def _temperature_about(self, centre, batches):
         """⟨θ − c, ∇U⟩/d at the present weights."""
-        self._slope = self._slope or Slope(self.model, sampling_optimizer(self.model))
+        self._slope = self._slope or Slope(self.model, sampler_of(self.model))
         weights = weight_values(self.model)
         slopes = self._slope(list(weights.values()), batches)
         pairs = [

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import threading
-import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_langevin import arguments
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.keras_internals import (
-    batch_size_of_fit,
     dataset_of_fit,
     inner_optimizer,
-    learning_rate_schedule,
-    loss_scale,
 )
 from keras_langevin.learning_rate.automatic import AutomaticLearningRate
-from keras_langevin.learning_rate.limits import NOISE_WARNING
+from keras_langevin.optimizers.snapshots import as_sampler
+from keras_langevin.sampling.divergence import DivergenceGuard
+from keras_langevin.sampling.logs import SamplerLogs
+from keras_langevin.sampling.phases import explores, num_steps, sample_learning_rate
 from keras_langevin.sampling.schedule import SamplingSchedule
 from keras_langevin.statistics import track_statistics
 from keras_langevin.storage.sample import Sample
 from keras_langevin.storage.sample_folder import is_unused, listed
 from keras_langevin.storage.sample_store import SampleStore
 from keras_langevin.storage.training_checkpoint import TrainingCheckpoint
-from keras_langevin.weights import named_weights, weight_values
-
-SMALLEST_LOSS_SCALE = 2.0**-14  # the smallest number that float16 has with all its digits
+from keras_langevin.weights import named_weights
 
 
 class PosteriorSampler(keras.callbacks.Callback):
@@ -63,7 +58,8 @@ class PosteriorSampler(keras.callbacks.Callback):
     and other callbacks that should see them; the progress bar and `History` always do.
 
     Args:
-        burn_in: Epochs (or steps) before which nothing is stored, >= 0.
+        burn_in: Epochs (or steps) before which nothing is stored, >= 0. `None` (the default) burns
+            half of the `epochs` of the first `fit`, and says so unless `verbose=0`.
         thinning: Epochs (or steps) from one sample to the next, >= 1.
         unit: `"epoch"` or `"step"`. With `"step"` Keras waits for each batch to finish.
         directory: Folder for the samples (see `SampleStore`), and for a checkpoint of the
@@ -119,7 +115,7 @@ class PosteriorSampler(keras.callbacks.Callback):
 
     def __init__(
         self,
-        burn_in: int,
+        burn_in: int | None = None,
         thinning: int = 1,
         unit: str = "epoch",
         directory: str | os.PathLike | None = None,
@@ -129,7 +125,9 @@ class PosteriorSampler(keras.callbacks.Callback):
         chain: int = 0,
     ):
         super().__init__()
-        _check_integer("burn_in", burn_in, 0)
+        if burn_in is not None:
+            _check_integer("burn_in", burn_in, 0, "None or ")
+            burn_in = int(burn_in)
         _check_integer("thinning", thinning, 1)
         _check_integer("chain", chain, 0)
         arguments.one_of("unit", unit, ("epoch", "step"))
@@ -147,7 +145,7 @@ class PosteriorSampler(keras.callbacks.Callback):
         self.chain = int(chain)
         self.epochs_seen = 0
         self.steps_seen = 0  # counted with unit="step"
-        self._schedule = SamplingSchedule(int(burn_in), int(thinning), unit)
+        self._schedule = SamplingSchedule(burn_in, int(thinning), unit)
         self._checkpoint = None if directory is None else TrainingCheckpoint(Path(directory))
         self._must_restore = False
         if resume and not is_unused(Path(directory)):
@@ -159,7 +157,7 @@ class PosteriorSampler(keras.callbacks.Callback):
         self._steps_before_epoch = 0
         self._num_skipped = 0
         self._fit_thread = None
-        self._known_batch_size = None
+        self._guard = self._logs = None  # from `fit` on
         self._automatic = None  # with learning_rate="auto"
         if unit == "step":
             # A batch hook makes Keras wait for every batch, so there is one only when needed.
@@ -171,8 +169,9 @@ class PosteriorSampler(keras.callbacks.Callback):
         return self._store
 
     @property
-    def burn_in(self) -> int:
-        """Epochs or steps before which nothing is stored."""
+    def burn_in(self) -> int | None:
+        """Epochs or steps before which nothing is stored; `None` until the first `fit` where it was
+        left out."""
         return self._schedule.burn_in
 
     @property
@@ -206,7 +205,7 @@ class PosteriorSampler(keras.callbacks.Callback):
                 "`BayesianEnsembleModel(model, sampler.samples)`."
             )
         ensemble = BayesianEnsembleModel(self.model, self._store, **kwargs)
-        batch_size = self._batch_size()
+        batch_size = self._logs and self._logs.batch_size
         ensemble.remember_sampled(self.model, batch_size and round(batch_size))
         return ensemble
 
@@ -222,7 +221,7 @@ class PosteriorSampler(keras.callbacks.Callback):
                 f"Received: model '{model.name}', which is not. Begin a Sequential with "
                 "`keras.Input(...)`, or call `model.build(...)` or the model on a batch first."
             )
-        if hasattr(optimizer, "num_data"):
+        if as_sampler(optimizer).num_data is not None:
             _check_mean_loss(model)
         self._check_store()
         self._store.set_optimizer(type(optimizer).__name__)
@@ -230,23 +229,23 @@ class PosteriorSampler(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._fit_thread = threading.get_ident()
-        self._known_batch_size = batch_size_of_fit(self.model)
-        optimizer = self._sampling_optimizer()
+        if self.burn_in is None:
+            self._choose_burn_in()
+        sampler = as_sampler(self.model.optimizer)
         was_restored = self._must_restore
         if was_restored:
             self._checkpoint.restore(self.model)
             self._must_restore = False
-        self._nonfinite_before = getattr(optimizer, "nonfinite_steps", 0)
-        if hasattr(optimizer, "begin_fit"):
-            optimizer.begin_fit(self.model)
-        if getattr(optimizer, "has_automatic_learning_rate", False):
-            num_steps = (self.params.get("epochs") or 0) * (self.params.get("steps") or 0)
-            self._automatic = AutomaticLearningRate(self.model, num_steps)
+        self._guard, self._logs = DivergenceGuard(self), SamplerLogs(self)
+        sampler.prepare_fit(self.model)
+        if sampler.has_automatic_learning_rate:
+            steps_of_fit = (self.params.get("epochs") or 0) * (self.params.get("steps") or 0)
+            self._automatic = AutomaticLearningRate(self.model, steps_of_fit)
             if was_restored:
-                optimizer.has_learning_rate = True
-            if not optimizer.has_learning_rate:
+                sampler.has_learning_rate = True
+            if not sampler.has_learning_rate:
                 self._automatic.begin()
-        self._warn_about_minibatch_noise()
+        self._logs.warn_about_minibatch_noise()
         self._end_burn_in()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -257,16 +256,16 @@ class PosteriorSampler(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
-        self._check_finite(logs.get("loss"))
+        self._guard.check(logs.get("loss"))
         self.epochs_seen += 1
         if self.unit == "epoch":
             self._sample_when_due(self.epochs_seen - 1, self.epochs_seen)
             self._end_burn_in()
         if self._automatic is not None and self._is_burning_in():
             self._automatic.epoch_end(self.epochs_seen)
-        logs.update(self._quantities())
+        logs.update(self._logs.quantities())
         if self._checkpoint is not None:
-            self._finite_weights()  # or raises: the last good state stays
+            self._guard.finite_weights()  # or raises: the last good state stays
             self._checkpoint.save(self.model, self.epochs_seen, self.steps_seen)
 
     def _after_batch(self, batch, logs=None):
@@ -280,41 +279,16 @@ class PosteriorSampler(keras.callbacks.Callback):
         done = batch + 1  # the last execution of an epoch may be shorter than the others
         if self.params and self.params.get("steps"):
             done = min(done, self.params["steps"])
-        self._check_finite()
+        self._guard.check()
         before, self.steps_seen = self.steps_seen, self._steps_before_epoch + done
         self._sample_when_due(before, self.steps_seen)
         self._end_burn_in()
-
-    def _check_finite(self, loss=None):
-        """Raises unless the optimizer was told to go on after steps that are not finite."""
-        self._check_loss_scale()
-        optimizer = self._sampling_optimizer()
-        if getattr(optimizer, "on_nonfinite", "raise") != "raise":
-            return
-        num_bad = getattr(optimizer, "nonfinite_steps", 0) - self._nonfinite_before
-        if num_bad > 0:
-            raise self._diverged(
-                f"NaN or infinity in {num_bad} steps, none of them taken, the last was step "
-                f"{optimizer.last_nonfinite_step}"
-            )
-        if loss is not None and not math.isfinite(loss):
-            raise self._diverged(f"loss={loss}")
-
-    def _check_loss_scale(self):
-        """Raises where it is so small that it takes gradients away."""
-        scale = loss_scale(self.model.optimizer)
-        if scale < SMALLEST_LOSS_SCALE:
-            raise self._diverged(
-                f"the loss scale of float16 at {scale:.2g}, which every step with NaN or infinity "
-                "in a gradient halves and 2000 others double; the policy 'mixed_bfloat16' needs "
-                "none"
-            )
 
     def _sample_when_due(self, after, until):
         position = self._schedule.due_within(after, until)
         if position is None or position <= self._last_position():
             return  # the second: stored before the run was resumed
-        if _explores(self._sampling_optimizer()):
+        if explores(self._sampling_optimizer()):
             self._num_skipped += 1
             return
         sample = self._draw(position)  # before anything is dropped for it
@@ -324,11 +298,27 @@ class PosteriorSampler(keras.callbacks.Callback):
                 return
         self._store.append(sample)
 
+    def _choose_burn_in(self):
+        """Half of what `fit` will run."""
+        epochs, steps = self.params.get("epochs"), self.params.get("steps")
+        total = epochs if self.unit == "epoch" else epochs and steps and epochs * steps
+        if not total:
+            raise ValueError(
+                f"`burn_in` must be given where `fit` does not know how many {self.unit}s it will "
+                "run. Received: burn_in=None. Pass `burn_in` to `PosteriorSampler`."
+            )
+        self._schedule = dataclasses.replace(self._schedule, burn_in=total // 2)
+        self._write_schedule()
+        if self.params.get("verbose"):
+            print(
+                f"PosteriorSampler: burn_in={self.burn_in}, half of {total} {self.unit}s; samples "
+                "are stored from then on."
+            )
+
     def _end_burn_in(self):
         """Tells an optimizer that tunes itself until then."""
-        optimizer = self._sampling_optimizer()
-        if hasattr(optimizer, "end_burn_in") and self._seen() >= self.burn_in:
-            optimizer.end_burn_in()
+        if self._seen() >= self.burn_in:
+            as_sampler(self.model.optimizer).end_burn_in()
 
     def _is_burning_in(self):
         return self._seen() <= self.burn_in
@@ -343,6 +333,8 @@ class PosteriorSampler(keras.callbacks.Callback):
                 "learning rate explored. Train on into its sampling phase, or choose `burn_in` and "
                 "`thinning` so that they meet it, as `thinning=1` does."
             )
+        if self.burn_in is None:
+            return "Train in `fit` with this sampler among `callbacks` first."
         return (
             f"The first sample is due at {self.unit} {self.burn_in + self.thinning}: train longer "
             "in `fit` with this sampler among `callbacks`, or lower `burn_in` or `thinning`."
@@ -366,73 +358,13 @@ class PosteriorSampler(keras.callbacks.Callback):
     def _draw(self, position):
         optimizer = self._sampling_optimizer()
         return Sample(
-            self._finite_weights(),
-            step=_iterations(optimizer),
-            learning_rate=_sample_learning_rate(optimizer),
-            temperature=_temperature(optimizer),
+            self._guard.finite_weights(),
+            step=num_steps(optimizer),
+            learning_rate=sample_learning_rate(optimizer),
+            temperature=as_sampler(optimizer).temperature,
             chain=self.chain,
             position=position,
             copy=False,
-        )
-
-    def _finite_weights(self):
-        # Through `self.model`: on JAX that fetches the weights of this moment.
-        weights = weight_values(self.model)
-        bad = [name for name, array in weights.items() if not np.isfinite(array).all()]
-        if bad:
-            raise self._diverged(f"NaN or infinity in {listed(bad)}")
-        return weights
-
-    def _diverged(self, what):
-        optimizer = self._sampling_optimizer()
-        return FloatingPointError(
-            "The loss and the weights must stay finite while sampling. "
-            f"Received: {what}, at step {_iterations(optimizer)}, after "
-            f"{self.epochs_seen} whole epochs. Nearly always the learning rate, here "
-            f"{_number(optimizer.learning_rate):.3g}, is too large, so that every step overshoots "
-            'more than the last: use `learning_rate="auto"`, or a tenth of it; '
-            "`kl.diagnostics.step_size` measures how large it may be. Else look for NaN or "
-            "infinity in the training data; `on_nonfinite` of the optimizer says what becomes of "
-            f"such steps. The {len(self._store)} samples stored before can be used."
-        )
-
-    def _quantities(self):
-        optimizer = self._sampling_optimizer()
-        quantities = {
-            "num_samples": len(self._store),
-            "learning_rate": optimizer.learning_rate,
-            "temperature": _temperature(optimizer),
-            "minibatch_noise": self._minibatch_noise(),
-        }
-        if hasattr(optimizer, "sampler_logs"):
-            quantities.update(optimizer.sampler_logs())
-        return {key: _number(value) for key, value in quantities.items() if value is not None}
-
-    def _minibatch_noise(self):
-        """Minibatch noise over injected noise, None where it is not known."""
-        batch_size, optimizer = self._batch_size(), self._sampling_optimizer()
-        if batch_size is None or not hasattr(optimizer, "minibatch_noise"):
-            return None
-        return optimizer.minibatch_noise(batch_size)
-
-    def _batch_size(self):
-        """B, of the data or on average over an epoch; None where nobody knows."""
-        if self._known_batch_size is not None:
-            return self._known_batch_size
-        steps = self.params.get("steps") if self.params else None
-        num_data = getattr(self._sampling_optimizer(), "num_data", None)
-        return num_data / steps if steps and num_data else None
-
-    def _warn_about_minibatch_noise(self):
-        ratio, optimizer = self._minibatch_noise(), self._sampling_optimizer()
-        if ratio is None or ratio <= NOISE_WARNING or _phases(optimizer):
-            return  # the last: no sample is drawn at the rate that a cycle begins with
-        warnings.warn(
-            f"Minibatches of about {self._batch_size():.0f} examples add "
-            f"{ratio:.1f} times the noise that temperature {optimizer.temperature:g} asks for: the "
-            "samples will spread wider than that posterior. For samples that are as wide as they "
-            f"say, divide the learning rate by {ratio:.1f} or more, or enlarge the batches.",
-            stacklevel=2,
         )
 
     def _sampling_optimizer(self):
@@ -455,6 +387,8 @@ class PosteriorSampler(keras.callbacks.Callback):
 
     def _resume(self):
         stored = self._store.schedule or {}
+        if self.burn_in is None:
+            self._schedule = dataclasses.replace(self._schedule, burn_in=stored.get("burn_in"))
         words = [
             f"{key}={value!r}, stored {stored.get(key)!r}"
             for key, value in self._describe_schedule().items()
@@ -476,7 +410,8 @@ class PosteriorSampler(keras.callbacks.Callback):
             self._must_restore = True
 
     def _describe_schedule(self):
-        return {**dataclasses.asdict(self._schedule), "chain": self.chain}
+        described = {**dataclasses.asdict(self._schedule), "chain": self.chain}
+        return {name: value for name, value in described.items() if value is not None}
 
     def _write_schedule(self):
         """Also where it says the same: from here on no other process may write into the folder."""
@@ -491,44 +426,6 @@ def checked_sampler(sampler):
         "`sampler` must be the `kl.PosteriorSampler` of the same `fit`. Received: "
         f"sampler={arguments.shorten(sampler)}."
     )
-
-
-def _iterations(optimizer):
-    return int(ops.convert_to_numpy(optimizer.iterations))
-
-
-def _phases(optimizer):
-    """The schedule of the learning rate if it explores and samples in turns, else None."""
-    schedule = learning_rate_schedule(optimizer)
-    return schedule if hasattr(schedule, "is_sampling") else None
-
-
-def _last_step(optimizer):
-    """What the schedule was called with in the last update: `iterations` are one ahead of it."""
-    passes = _iterations(optimizer) * (optimizer.gradient_accumulation_steps or 1)
-    return max(passes - 1, 0)
-
-
-def _explores(optimizer):
-    phases = _phases(optimizer)
-    return phases is not None and not phases.is_sampling(_last_step(optimizer))
-
-
-def _sample_learning_rate(optimizer):
-    """At the end of a cycle the rate of the next step belongs to another phase."""
-    phases = _phases(optimizer)
-    return _number(phases(_last_step(optimizer)) if phases else optimizer.learning_rate)
-
-
-def _temperature(optimizer):
-    temperature = getattr(optimizer, "temperature", None)
-    if callable(temperature):  # a schedule
-        temperature = temperature(optimizer.iterations)
-    return None if temperature is None else _number(temperature)
-
-
-def _number(value):
-    return float(np.asarray(ops.convert_to_numpy(value)))
 
 
 def _check_integer(argument, value, least, also=""):

@@ -13,14 +13,14 @@ class SamplingSchedule:
     what remains is exactly a schedule with twice the thinning.
 
     Args:
-        burn_in: Epochs or steps before which nothing is due.
+        burn_in: Epochs or steps before which nothing is due; `None` where it is still to be chosen.
         thinning: Distance of positions before any doubling.
         unit: `"epoch"` or `"step"`.
         doublings: How often the thinning was doubled.
         shift: What doublings that kept the first position moved the start by, 0 or less.
     """
 
-    burn_in: int
+    burn_in: int | None
     thinning: int
     unit: str
     doublings: int = 0

@@ -12,7 +12,7 @@ from keras_langevin import arguments, keras_arguments, keras_internals
 from keras_langevin.statistics.block import LOSS, LOSS_SCALE, Statistic, statistics_of
 from keras_langevin.statistics.model_labels import ModelLabels, families_of
 from keras_langevin.statistics.probe import Probe
-from keras_langevin.statistics.registry import find_rule
+from keras_langevin.statistics.registry import blocks_of, find_rule
 from keras_langevin.weights import parameters
 
 _SPATIAL = ("independent", "exact")
@@ -55,10 +55,6 @@ def track_statistics(model, optimizer, spatial=None):
     words = "a Keras optimizer, such as `model.optimizer`"
     arguments.instance("optimizer", optimizer, keras.optimizers.Optimizer, words)
     inner = keras_internals.inner_optimizer(optimizer)
-    wanted = getattr(inner, "statistics", None)
-    stride = getattr(inner, "statistics_stride", 1)
-    draws_labels = getattr(inner, "fisher", "empirical") == "model"
-    label_seed = getattr(inner, "seed", 0) if draws_labels else None
     arguments.one_of("spatial", spatial, (*_SPATIAL, None))
     if not model.built:
         raise ValueError(
@@ -66,9 +62,12 @@ def track_statistics(model, optimizer, spatial=None):
             f"{model.name!r} without weights. Begin it with `keras.Input(shape)` or call "
             "`model.build(input_shape)` first."
         )
-    attach = getattr(getattr(inner, "preconditioner", None), "attach", None)
-    if attach is not None:  # a metric that reads the model by itself
-        attach(model)
+    if not isinstance(inner, keras_internals.JointOptimizer):
+        return model
+    inner.attach(model)
+    wanted, stride = inner.statistics, inner.statistics_stride
+    draws_labels = inner.fisher == "model"
+    label_seed = inner.seed if draws_labels else None
     tracking = _tracking(model)
     if spatial is None:
         spatial = tracking.spatial if tracking else "independent"
@@ -156,7 +155,7 @@ class Tracking:
                 if rule is None or not layer.built:
                     continue
                 skipped = id(layer) in wrapped or keras_internals.has_replaced_weights(layer)
-                self._add_probe(layer, rule, [] if skipped else rule.blocks(layer), owners)
+                self._add_probe(layer, rule, [] if skipped else blocks_of(rule, layer), owners)
         _warn_about(layers, self._unmeasured())
 
     def install(self):

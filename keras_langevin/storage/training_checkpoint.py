@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 from keras import ops
 
-from keras_langevin.keras_internals import inner_optimizer
+from keras_langevin.keras_internals import JointOptimizer, inner_optimizer
 from keras_langevin.storage.array_file import find_damage, read_arrays, write_arrays
 from keras_langevin.storage.errors import explain_write_errors
 from keras_langevin.storage.json_file import damaged, read_json, write_json
@@ -56,7 +56,7 @@ class TrainingCheckpoint:
     def _save(self, model, epochs_seen, steps_seen):
         content = {
             "counters": {"epochs_seen": epochs_seen, "steps_seen": steps_seen},
-            "seed": getattr(inner_optimizer(model.optimizer), "seed", None),
+            "seed": seed_of(model.optimizer),
         }
         generators = random_state()
         content["random_state"] = [a.dtype.name for a in generators]
@@ -137,6 +137,12 @@ class TrainingCheckpoint:
             "model as in the first run; where only automatic names differ (`dense_1` for "
             "`dense`), call `keras.utils.clear_session()` before building it or name the layers."
         )
+
+
+def seed_of(optimizer):
+    """Of the numbers that a step draws, None for an optimizer that draws none."""
+    optimizer = inner_optimizer(optimizer)
+    return optimizer.seed if isinstance(optimizer, JointOptimizer) else None
 
 
 def _parts(model):

@@ -8,9 +8,13 @@ import sys
 import keras
 import numpy as np
 import pytest
+from cases import SAMPLERS
+
+NAMES = [case.name for case in SAMPLERS if case.on_replicas]
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.law,
+    pytest.mark.backend,
     pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow only"),
 ]
 
@@ -65,8 +69,9 @@ def train(sampler, strategy, prior=0.5, **options):
 
 
 results = {}
-for sampler in (kl.SGLD, kl.RMSPropLangevin, kl.QDOPLangevin, kl.BNPLangevin):
-    results[sampler.__name__] = {"one": train(sampler, ONE), "two": train(sampler, TWO)}
+for name in sys.argv[1:]:
+    sampler = getattr(kl, name)
+    results[name] = {"one": train(sampler, ONE), "two": train(sampler, TWO)}
 results["SGLD"]["other"] = train(kl.SGLD, TWO, prior=0.1)
 results["SGLD"]["by_replica"] = train(ByReplica, TWO)
 json.dump(results, sys.stdout)
@@ -77,13 +82,17 @@ json.dump(results, sys.stdout)
 def results():
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, timeout=300
+        [sys.executable, "-c", SCRIPT, *NAMES],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("sampler", ["SGLD", "RMSPropLangevin", "QDOPLangevin", "BNPLangevin"])
+@pytest.mark.parametrize("sampler", NAMES)
 def test_two_replicas_follow_the_path_of_one(results, sampler):
     one, two = results[sampler]["one"], results[sampler]["two"]
     for single, mirrored in zip(one["replicas"], two["replicas"], strict=True):

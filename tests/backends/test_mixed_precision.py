@@ -5,12 +5,13 @@ import contextlib
 import keras
 import numpy as np
 import pytest
-import resume_run
-from calibration_run import CASES
+from cases import SAMPLERS
 from keras import ops
-from regression import STEPS_PER_EXECUTION, Constant, Recorder
-from test_exact_resume import assert_same, fresh, interrupted
-from test_optimizer_options import assert_equal, assert_moved, compiled, data, network, weights
+from targets import resume_run
+from targets.calibration_run import CASES
+from targets.regression import STEPS_PER_EXECUTION, Constant, Recorder
+from targets.resume_run import assert_same, fresh, interrupted
+from targets.small_network import assert_equal, assert_moved, compiled, data, network, weights
 
 import keras_langevin as kl
 from keras_langevin import keras_internals
@@ -24,12 +25,9 @@ HALF = tuple(STDDEVS)
 BURN_IN, STEPS = 200, 1200
 STEP_SIZE_BIAS = 0.03  # 1/(1 − ηs/2), s about 1
 Z = 4.5  # standard errors
-FROZEN = {"freeze_after": 1}  # at the mean, so that the law is exact
-ARGUMENTS = dict.fromkeys(
-    ("RMSPropLangevin", "DOPLangevin", "QDOPLangevin", "BNPLangevin"), FROZEN
-) | {"SMILE": {"learning_rate": 1.0, "tuning_steps": 300, "decoherence_length": 10.0}}
+ARGUMENTS = {case.name: case.half_precision for case in SAMPLERS}
 QUICK = ("SGLD", "QDOPLangevin")
-slow = pytest.mark.slow
+law = pytest.mark.law
 
 
 @contextlib.contextmanager
@@ -112,14 +110,14 @@ def misfits_of(name, half, policy=None, wrap=lambda optimizer: optimizer):
 
 
 @pytest.mark.parametrize("half", HALF)
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=slow) for n in CASES])
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=law) for n in CASES])
 def test_the_law(name, half):
     mean, variance = misfits_of(name, half)
     assert mean < Z
     assert variance < Z
 
 
-@slow
+@law
 @pytest.mark.parametrize("half", HALF)
 def test_the_law_of_minibatches_as_the_noise(half):
     """That of float32."""
@@ -154,8 +152,8 @@ def test_the_law_of_minibatches_as_the_noise(half):
     ("name", "half"),
     [
         ("SGLD", "bfloat16"),
-        pytest.param("SGLD", "float16", marks=slow),
-        pytest.param("QDOPLangevin", "bfloat16", marks=slow),
+        pytest.param("SGLD", "float16", marks=law),
+        pytest.param("QDOPLangevin", "bfloat16", marks=law),
         ("QDOPLangevin", "float16"),
     ],
 )
@@ -164,7 +162,7 @@ def test_weights_in_half_precision_would_not_keep_it(name, half):
     assert misfits_of(name, half, policy=half, wrap=scaled)[1] > Z
 
 
-@pytest.mark.parametrize("power", [0, pytest.param(1, marks=slow)])
+@pytest.mark.parametrize("power", [0, pytest.param(1, marks=law)])
 def test_statistics_that_keep_the_loss_scale_would_not(power, monkeypatch):
     scale_of = keras_internals.optimizer._loss_scale
     monkeypatch.setattr(
@@ -185,7 +183,10 @@ def wrapped(sampler, initial_scale, **kwargs):
     return model, inner
 
 
-@pytest.mark.parametrize("action", ["raise", pytest.param("skip", marks=slow)])
+@pytest.mark.parametrize(
+    "action",
+    [pytest.param("raise", marks=pytest.mark.backend), pytest.param("skip", marks=law)],
+)
 def test_where_the_scale_is_too_large_nothing_moves_and_training_goes_on(action):
     model, inner = wrapped(kl.QDOPLangevin, 2.0**40, on_nonfinite=action)
     sampler = kl.PosteriorSampler(0)
@@ -228,7 +229,7 @@ def test_a_scale_that_bad_examples_have_used_up_raises():
     assert len(sampler.samples) == 1
 
 
-@slow
+@law
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="the same, and slower to compile")
 def test_a_stopped_run_of_float16_goes_on_to_the_same_samples(tmp_path):
     with dtype_policy("mixed_float16"):

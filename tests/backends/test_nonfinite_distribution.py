@@ -8,12 +8,13 @@ import sys
 import keras
 import numpy as np
 import pytest
+from cases import SAMPLERS
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.law,
+    pytest.mark.backend,
     pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow only"),
 ]
-SAMPLERS = ("SGLD", "QDOPLangevin", "BNPLangevin", "SGHMC", "SMILE")
 # By its row, in batches of 8: the second replica has rows 12 to 15 of the batch of step 2.
 ONE_BAD, FOUR_IN_A_ROW = [13], [25, 38, 41, 55]
 
@@ -77,8 +78,9 @@ results = {
 json.dump(results, sys.stdout)
 """
 CASES = [
-    (sampler, action, bad, "x" if sampler == "BNPLangevin" else "y")
-    for sampler in SAMPLERS
+    (case.name, action, bad, case.faults_on_replicas)
+    for case in SAMPLERS
+    if case.faults_on_replicas
     for action, bad in (("skip", ONE_BAD), ("rollback", FOUR_IN_A_ROW))
 ]
 RAISING = [(sampler, "raise", ONE_BAD, "y") for sampler in ("SGLD", "QDOPLangevin")]

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from sklearn import metrics
+from targets.rows import every_row
 
 from keras_langevin import calibration
 
@@ -75,7 +76,7 @@ def test_brier_score_of_two_classes_is_twice_that_of_scikit_learn():
     assert score == pytest.approx(2 * metrics.brier_score_loss(labels, p, scale_by_half=True))
 
 
-@pytest.mark.parametrize("num_bins", [1, 2, 10, 15])
+@every_row("num_bins", [1, 2, 10, 15])
 def test_reliability_curve_equals_a_slow_loop(probabilities, labels, num_bins):
     curve = calibration.reliability_curve(probabilities, labels, num_bins)
     confidence, accuracy, count = slow_reliability_curve(probabilities, labels, num_bins)
@@ -84,7 +85,7 @@ def test_reliability_curve_equals_a_slow_loop(probabilities, labels, num_bins):
     np.testing.assert_array_equal(curve.count, count)
 
 
-@pytest.mark.parametrize("num_bins", [2, 7, 10, 15, 100])
+@every_row("num_bins", [2, 7, 10, 15, 100])
 def test_a_confidence_on_a_boundary_belongs_to_the_bin_above(num_bins):
     edges = np.arange(num_bins + 1) / num_bins
     edges = edges[edges >= 0.5]  # lower ones cannot be the larger of two probabilities
@@ -120,7 +121,7 @@ def test_expected_calibration_error_by_hand():
     assert error == 0  # three of four right at a mean confidence of 0.75
 
 
-@pytest.mark.parametrize("num_bins", [1, 10, 15])
+@every_row("num_bins", [1, 10, 15])
 def test_expected_calibration_error_equals_a_slow_loop(probabilities, labels, num_bins):
     bins = zip(*slow_reliability_curve(probabilities, labels, num_bins), strict=True)
     expected = sum(n * abs(a - c) for c, a, n in bins if n) / len(labels)
@@ -162,7 +163,7 @@ def test_predictive_entropy_of_members_keeps_their_axis(probabilities):
     assert entropy.shape == (4, 125)
 
 
-@pytest.mark.parametrize("decimals", [0, 1, 8], ids=["many ties", "some ties", "no ties"])
+@every_row("decimals", [0, 1, 8])
 def test_auroc_equals_scikit_learn_and_a_slow_loop(decimals):
     score_in = np.random.default_rng(4).normal(size=120).round(decimals)
     score_out = np.random.default_rng(5).normal(loc=0.7, size=80).round(decimals)
@@ -202,9 +203,9 @@ MEASURES = [
 ]
 
 
-@pytest.mark.parametrize("measure", MEASURES, ids=lambda m: m.__name__)
-@pytest.mark.parametrize(
-    ("probabilities", "labels", "message"),
+@every_row("measure", MEASURES)
+@every_row(
+    "probabilities, labels, message",
     [
         ([0.5, 0.5], [0, 1], r"\(examples, classes\).*probabilities.shape=\(2,\)"),
         ([[[0.5, 0.5]]], [[0]], r"probabilities.shape=\(1, 1, 2\). Average over"),
@@ -227,14 +228,14 @@ def test_bad_predictions_are_refused(measure, probabilities, labels, message):
         measure(probabilities, labels)
 
 
-@pytest.mark.parametrize("num_bins", [0, -1, 2.0, True, "10"])
+@every_row("num_bins", [0, -1, 2.0, True, "10"])
 def test_bad_bin_numbers_are_refused(probabilities, labels, num_bins):
     for measure in (calibration.reliability_curve, calibration.expected_calibration_error):
         with pytest.raises(ValueError, match=f"Received: num_bins={num_bins!r}"):
             measure(probabilities, labels, num_bins)
 
 
-@pytest.mark.parametrize("bad", [[], 1.0, [[1.0, 2.0]], [1.0, np.nan]])
+@every_row("bad", [[], 1.0, [[1.0, 2.0]], [1.0, np.nan]])
 def test_bad_scores_are_refused(bad):
     with pytest.raises(ValueError, match="`score_in` must"):
         calibration.out_of_distribution_auroc(bad, [1.0])

@@ -4,7 +4,7 @@ import doctest
 import importlib
 
 import numpy as np
-import pytest
+from targets.rows import every_row
 
 import keras_langevin as kl
 
@@ -19,7 +19,7 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize("file", FILES)
+@every_row("file", FILES)
 def test_examples(file):
     module = importlib.import_module(f"keras_langevin.calibration.{file}")
     results = doctest.testmod(module, extraglobs={"kl": kl, "np": np})

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin import calibration
@@ -149,7 +150,7 @@ def test_masked_positions_do_not_count():
     assert_has(logs, expected_scores(table[tokens[some]], labels[some]))
 
 
-@pytest.mark.parametrize("num_bins", [7, 10, 15, 100])
+@every_row("num_bins", [7, 10, 15, 100])
 def test_confidences_on_edges_fall_where_the_function_puts_them(num_bins):
     edges = (np.arange(num_bins + 1) / num_bins).astype("float32")
     edges = np.concatenate([edges, np.nextafter(edges, 0), np.nextafter(edges, 2)])
@@ -250,8 +251,8 @@ def test_targets_without_the_last_axis():
         assert float(metric.result()) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments"),
+@every_row(
+    "name, arguments",
     [
         ("BrierScore", {"from_logits": True, "name": "brier"}),
         ("ExpectedCalibrationError", {"num_bins": 7, "from_logits": True}),
@@ -308,8 +309,8 @@ def test_metrics_of_one_member_say_so():
     assert not any(hasattr(metric, "of_one_member") for metric in class_metrics())
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
+@every_row(
+    "make, message",
     [
         (lambda: calibration.ExpectedCalibrationError(0), "`num_bins` must be an integer >= 1"),
         (lambda: calibration.IntervalCoverage(90), r"`level` must be in \(0, 1\].*level=90"),

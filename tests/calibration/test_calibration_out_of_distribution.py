@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from sklearn import metrics
+from targets.rows import every_row
 
 from keras_langevin import calibration
 
-TIES = pytest.mark.parametrize("decimals", [0, 1, 8], ids=["many ties", "some ties", "no ties"])
+TIES = every_row("decimals", [0, 1, 8])  # many, some, none
 
 
 def scores(decimals, num_in=150, num_out=60):
@@ -51,8 +52,8 @@ def rate_from_roc_curve(score_in, score_out, share):
 
 
 @TIES
-@pytest.mark.parametrize("share", [0.05, 0.5, 0.8, 0.95, 0.99, 1.0])
-@pytest.mark.parametrize("num_out", [1, 19, 20, 21, 60, 100])
+@every_row("share", [0.05, 0.5, 0.8, 0.95, 0.99, 1.0])
+@every_row("num_out", [1, 19, 20, 21, 60, 100])
 def test_false_positive_rate_equals_scikit_learn(decimals, share, num_out):
     score_in, score_out = scores(decimals, num_out=num_out)
     rate = calibration.false_positive_rate(score_in, score_out, share)
@@ -80,7 +81,7 @@ def test_false_positive_rate_of_extremes():
     assert calibration.false_positive_rate([1.0, 3.0], [2.0] * 19 + [0.0]) == 0.5
 
 
-@pytest.mark.parametrize("bad", [[], 1.0, [[1.0, 2.0]], [1.0, np.nan]])
+@every_row("bad", [[], 1.0, [[1.0, 2.0]], [1.0, np.nan]])
 def test_bad_scores_are_refused(bad):
     for measure in (calibration.out_of_distribution_aupr, calibration.false_positive_rate):
         with pytest.raises(ValueError, match="`score_in` must"):
@@ -89,7 +90,7 @@ def test_bad_scores_are_refused(bad):
             measure([1.0], bad)
 
 
-@pytest.mark.parametrize("share", [0, 1.1, -0.5, np.nan, 95])
+@every_row("share", [0, 1.1, -0.5, np.nan, 95])
 def test_bad_rates_are_refused(share):
     with pytest.raises(ValueError, match="`true_positive_rate` must be"):
         calibration.false_positive_rate([1.0], [1.0], share)

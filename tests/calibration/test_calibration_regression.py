@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from scipy import integrate, stats
+from targets.rows import every_row
 
 from keras_langevin import calibration
 
@@ -161,8 +162,8 @@ def test_log_predictive_density_of_extremes():
     assert density([[-np.inf], [-np.inf]]) == -np.inf
 
 
-@pytest.mark.parametrize(
-    ("bad", "message"),
+@every_row(
+    "bad, message",
     [
         ([1.0, 2.0], r"\(members, examples\).*log_likelihood.shape=\(2,\)"),
         (np.zeros((0, 3)), "at least one of each"),
@@ -191,7 +192,7 @@ def share_inside(level, mean, stddev, y):
     return np.mean((low <= y) & (y <= high))
 
 
-@pytest.mark.parametrize("true_stddev", [0.5, 1.0, 2.0])
+@every_row("true_stddev", [0.5, 1.0, 2.0])
 def test_coverage_equals_that_of_the_intervals(true_stddev):
     rng = np.random.default_rng(4)
     mean, stddev = rng.normal(size=800), np.exp(rng.normal(size=800))
@@ -236,15 +237,15 @@ def test_ends_belong_to_intervals():
     assert calibration.mean_interval_width([0.0, 1.0], [1.0, 4.0]) == 2
 
 
-@pytest.mark.parametrize(
+@every_row(
     "measure",
     [
         calibration.continuous_ranked_probability_score,
         calibration.probability_integral_transform,
     ],
 )
-@pytest.mark.parametrize(
-    ("mean", "stddev", "y", "message"),
+@every_row(
+    "mean, stddev, y, message",
     [
         (np.zeros((3, 1)), 1.0, [0.0, 1.0, 2.0], r"mean.shape=\(3, 1\).*y.shape=\(3,\)"),
         ([0.0, 1.0], [[1.0, 1.0]], [0.0, 1.0], r"stddev.shape=\(1, 2\)"),
@@ -262,8 +263,8 @@ def test_bad_gaussians_are_refused(measure, mean, stddev, y, message):
         measure(mean, stddev, y)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "y", "message"),
+@every_row(
+    "low, high, y, message",
     [
         ([1.0, 0.0], [0.0, 1.0], [0.0, 0.0], "1 of 2 intervals that end before they begin"),
         ([0.0], [1.0], [0.0, 0.0], r"same shape. Received: low.shape=\(1,\), high.shape=\(1,\), y"),
@@ -277,8 +278,8 @@ def test_bad_intervals_are_refused(low, high, y, message):
         calibration.interval_coverage(low, high, y)
 
 
-@pytest.mark.parametrize(
-    ("pit", "levels", "message"),
+@every_row(
+    "pit, levels, message",
     [
         ([0.5, 1.2], None, "`pit` must be numbers from 0 to 1. Received: pit from 0.5 to 1.2"),
         ([0.5], [90], "`levels` must be numbers from 0 to 1.*Give 90 % as 0.9"),

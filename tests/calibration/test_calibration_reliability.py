@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
+from targets.rows import every_row
 
 from keras_langevin import calibration
 
@@ -35,8 +36,8 @@ def error_of_bins(bins, probabilities, labels):
     return sum(abs(gap[bins == b].sum()) for b in set(bins)) / len(labels)
 
 
-@pytest.mark.parametrize("examples", [15, 16, 29, 500, 1000])
-@pytest.mark.parametrize("num_bins", [1, 2, 7, 15])
+@every_row("examples", [15, 16, 29, 500, 1000])
+@every_row("num_bins", [1, 2, 7, 15])
 def test_bins_of_equal_mass_hold_equal_numbers(examples, num_bins):
     p, labels = predictions(examples)
     count = calibration.reliability_curve(p, labels, num_bins, binning="mass").count
@@ -46,9 +47,9 @@ def test_bins_of_equal_mass_hold_equal_numbers(examples, num_bins):
         assert width.max() - width.min() > 1
 
 
-@pytest.mark.parametrize("binning", ["width", "mass"])
-@pytest.mark.parametrize("decimals", [16, 2, 1], ids=["no ties", "some ties", "many ties"])
-@pytest.mark.parametrize("num_bins", [1, 3, 10, 15])
+@every_row("binning", ["width", "mass"])
+@every_row("decimals", [16, 2, 1])
+@every_row("num_bins", [1, 3, 10, 15])
 def test_the_curve_equals_scikit_learn(binning, decimals, num_bins):
     # No quantile is an example: there scikit-learn's rounded one may fall short of it.
     p, labels = predictions(702, decimals)
@@ -107,7 +108,7 @@ def test_fewer_examples_than_bins_are_all_kept():
     assert sorted(curve.count) == [0] * 11 + [1] * 4
 
 
-@pytest.mark.parametrize("binning", ["Mass", "adaptive", None])
+@every_row("binning", ["Mass", "adaptive", None])
 def test_other_binnings_are_refused(binning):
     p, labels = predictions(10)
     for measure in (calibration.reliability_curve, calibration.expected_calibration_error):

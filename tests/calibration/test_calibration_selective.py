@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from targets.rows import every_row
 
 from keras_langevin import calibration
 
@@ -72,8 +73,8 @@ def test_only_the_order_of_confidences_matters():
         np.testing.assert_allclose(curve.risk, expected.risk)
 
 
-@pytest.mark.parametrize(
-    ("confidence", "is_right", "message"),
+@every_row(
+    "confidence, is_right, message",
     [
         ([], [], r"`confidence` must have the shape \(examples,\)"),
         ([[0.5]], [[True]], r"confidence.shape=\(1, 1\)"),

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from scipy import optimize
+from targets.rows import every_row
 
 from keras_langevin import calibration
 
@@ -54,7 +55,7 @@ def slope(log_temperature, probabilities, labels):
     return np.mean(mean - logarithms[np.arange(len(labels)), labels])
 
 
-@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+@every_row("temperature", [0.4, 1.0, 2.5])
 def test_the_temperature_of_an_average_equals_scipy(temperature):
     p, labels = planted(temperature)
     scaling = calibration.temperature_scaling(p, labels)
@@ -67,7 +68,7 @@ def test_the_temperature_of_an_average_equals_scipy(temperature):
         assert abs(1 / scaling.temperature - expected) > 0.5
 
 
-@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+@every_row("temperature", [0.4, 1.0, 2.5])
 def test_a_planted_temperature_is_found(temperature):
     p, labels = planted(temperature, examples=20_000)
     scaling = calibration.temperature_scaling(p, labels)
@@ -89,7 +90,7 @@ def averaged_then_tempered(members, temperature):
     return powers(members.mean(axis=0), temperature)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 3.0])
+@every_row("temperature", [0.5, 3.0])
 def test_the_temperature_of_members_equals_scipy(temperature):
     members, labels = planted(temperature, members=6)
     scaling = calibration.temperature_scaling(members, labels)
@@ -144,7 +145,7 @@ def test_of_several_minima_the_lowest_is_taken():
     assert local.fun > lowest + 5e-3
 
 
-@pytest.mark.parametrize("p", [[[0.9, 0.1]] * 4, [[[0.9, 0.1]] * 4, [[0.6, 0.4]] * 4]])
+@every_row("p", [[[0.9, 0.1]] * 4, [[[0.9, 0.1]] * 4, [[0.6, 0.4]] * 4]])
 def test_an_optimum_at_a_bound_is_reported(p):
     with pytest.warns(UserWarning, match="at the end of its range, 0.01"):
         scaling = calibration.temperature_scaling(p, [0, 0, 0, 0])
@@ -154,7 +155,7 @@ def test_an_optimum_at_a_bound_is_reported(p):
     assert scaling.temperature == 100
 
 
-@pytest.mark.parametrize("p", [[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]])
+@every_row("p", [[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]])
 def test_where_nothing_can_be_gained_the_temperature_is_one(p):
     scaling = calibration.temperature_scaling([p] * 5, [0] * 5)
     assert scaling.temperature == 1
@@ -184,8 +185,8 @@ def test_zeros_matter_only_for_labels():
             calibration.temperature_scaling(p, labels)
 
 
-@pytest.mark.parametrize(
-    ("p", "labels", "message"),
+@every_row(
+    "p, labels, message",
     [
         ([0.5, 0.5], [0], r"\(examples, classes\) or \(members, examples, classes\)"),
         (np.full((2, 3, 4, 2), 0.5), [0], r"probabilities.shape=\(2, 3, 4, 2\)"),

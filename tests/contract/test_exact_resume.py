@@ -10,55 +10,19 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import resume_run
+from targets import resume_run
+from targets.resume_run import EPOCHS, assert_same, fresh, interrupted
 
 import keras_langevin as kl
 
+TESTS = Path(__file__).parents[1]
 BACKEND = keras.backend.backend()
-EPOCHS = 9
 QUICK = ("SGLD", "QDOPLangevin", "SMILE")
-
-
-class Stop(keras.callbacks.Callback):
-    """Interrupts `fit` after some batches in all."""
-
-    def __init__(self, after):
-        super().__init__()
-        self.left = after
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-
-def interrupted(folder, stops, **arguments):
-    for number, after in enumerate(stops):
-        fresh(seed=number)
-        with pytest.raises(KeyboardInterrupt):
-            resume_run.run(folder, EPOCHS, callbacks=[Stop(after)], **arguments)
-    fresh(seed=99)
-    return resume_run.run(folder, EPOCHS, **arguments)
-
-
-def fresh(seed):
-    """As in another process: other initial weights and another state of every generator."""
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-
-
-def assert_same(samples, expected):
-    assert [s.facts for s in samples] == [s.facts for s in expected]
-    assert len(samples) > 2
-    for one, other in zip(samples, expected, strict=True):
-        assert list(one) == list(other)
-        for name in one:
-            np.testing.assert_array_equal(one[name], other[name])
 
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in resume_run.SAMPLERS],
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.law) for n in resume_run.RESUMING],
 )
 def test_a_run_stopped_inside_epochs(tmp_path, name):
     fresh(seed=0)
@@ -131,14 +95,12 @@ def run_to_the_end(folder, epochs, name, seed):
 
 
 def start(folder, epochs, name, seed):
-    script = Path(resume_run.__file__)
-    command = [sys.executable, str(script), str(folder), str(epochs), name, str(seed)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
-    )
+    run = [sys.executable, "-m", "targets.resume_run", str(folder), str(epochs), name, str(seed)]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    return subprocess.Popen(run, env=os.environ, cwd=TESTS, **quiet)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_killed_at_random_moments(tmp_path):
     epochs = 60
     run_to_the_end(tmp_path / "whole", epochs, "QDOPLangevin", seed=0)

@@ -3,50 +3,32 @@
 import keras
 import numpy as np
 import pytest
-from cases import CASES
-from gaussian_chain import GaussianChain
+from cases import SAMPLER, WITH_VARIANTS
 from keras import ops
-from test_optimizer_options import Weights, compiled, data, flat, network, weights
+from targets.gaussian_chain import GaussianChain
+from targets.rows import every_row
+from targets.small_network import Weights, compiled, data, flat, network, weights
 
 import keras_langevin as kl
-from keras_langevin.optimizers import langevin_optimizer, nonfinite
+from keras_langevin.optimizers import nonfinite, sampler
 
 BACKEND = keras.backend.backend()
-slow = pytest.mark.slow
+law = pytest.mark.law
 ACTIONS = ("raise", "skip", "rollback")
 
 
-def sghmc(learning_rate, **kwargs):
-    metric = kl.preconditioners.QuasiDiagonalOuterProduct()
-    kwargs = {"preconditioner": metric, "noise_estimate": "successive_differences", **kwargs}
-    return kl.SGHMC(learning_rate, **kwargs)
-
-
-def smile(learning_rate, **kwargs):
-    return kl.SMILE(learning_rate, **{"tuning_steps": 4, **kwargs})
-
-
-def energy_variance(learning_rate, **kwargs):
-    return smile(learning_rate, tuner="energy_variance", **kwargs)
-
-
-SAMPLERS = {case.sampler.__name__: case.make for case in CASES}
-SAMPLERS |= {"SGHMC": sghmc, "SMILE": smile, "SMILE-energy_variance": energy_variance}
-
-
-def model_labels(*args, **kwargs):
-    return kl.QDOPLangevin(*args, fisher="model", **kwargs)
-
-
-SAMPLERS["QDOPLangevin-model"] = model_labels
-IMMEDIATE = {"SGLD", "QDOPLangevin"}  # on the backends that compile slowly
+CASES = [case for case in WITH_VARIANTS if not case.needs_data]
 every_sampler = pytest.mark.parametrize(
-    "make",
+    "case",
     [
-        pytest.param(make, marks=() if BACKEND == "jax" or name in IMMEDIATE else slow)
-        for name, make in SAMPLERS.items()
+        pytest.param(
+            case,
+            id=case.name,
+            # The others compile slowly.
+            marks=() if BACKEND == "jax" or case.stands_for_others else law,
+        )
+        for case in CASES
     ],
-    ids=list(SAMPLERS),
 )
 
 
@@ -109,8 +91,8 @@ def assert_finite(model):
         assert np.isfinite(array).all()
 
 
-def chain(make, faults, numbers=range(12), action="skip", **kwargs):
-    model = compiled(faulty_network(), make(0.01, num_data=64, seed=1, on_nonfinite=action))
+def chain(case, faults, numbers=range(12), action="skip", **kwargs):
+    model = compiled(faulty_network(), case.make(0.01, 64, seed=1, on_nonfinite=action))
     fit(model, numbers, faults, **kwargs)
     return model
 
@@ -122,12 +104,12 @@ FAULTS = {5: (2, np.nan), 6: (1, np.nan), 9: (2, np.inf)}
 
 
 @every_sampler
-def test_a_chain_goes_on_as_if_it_had_not_seen_the_bad_steps(make):
+def test_a_chain_goes_on_as_if_it_had_not_seen_the_bad_steps(case):
     """Bit for bit."""
-    if make is model_labels:
+    if case.arguments.get("fisher") == "model":
         pytest.skip("a bad step draws labels, as any does")
-    model = chain(make, FAULTS)
-    other = compiled(faulty_network(), make(0.01, num_data=64, seed=1, on_nonfinite="skip"))
+    model = chain(case, FAULTS)
+    other = compiled(faulty_network(), case.make(0.01, 64, seed=1, on_nonfinite="skip"))
     for first, last in ((0, 5), (7, 9), (10, 12)):
         other.optimizer.iterations.assign(first)
         fit(other, range(first, last))
@@ -143,11 +125,11 @@ def test_a_chain_goes_on_as_if_it_had_not_seen_the_bad_steps(make):
 
 
 @every_sampler
-def test_random_faults_in_random_layers_leave_everything_finite(make):
+def test_random_faults_in_random_layers_leave_everything_finite(case):
     rng = np.random.default_rng(0)
     chosen = rng.choice(48, 16, replace=False)
     faults = {int(i): (rng.integers(1, 3), rng.choice([np.nan, np.inf, -np.inf])) for i in chosen}
-    model = chain(make, faults, range(48), "rollback")
+    model = chain(case, faults, range(48), "rollback")
     assert_finite(model)
     assert model.optimizer.nonfinite_steps == 16
     assert model.optimizer.last_nonfinite_step == max(faults) + 1
@@ -156,7 +138,7 @@ def test_random_faults_in_random_layers_leave_everything_finite(make):
 
 def test_nothing_of_a_bad_step_is_taken_in_any_layer():
     """The fault is in the gradient that reaches the first layer; that of the second is finite."""
-    model = compiled(faulty_network(in_gradient=True), sghmc(0.01, num_data=64, seed=1))
+    model = compiled(faulty_network(in_gradient=True), SAMPLER["SGHMC"].make(0.01, 64, seed=1))
     fit(model, range(3))
     before = [*weights(model), *state_of(model.optimizer).values()]
     fit(model, [3], {3: (1, np.inf)})
@@ -216,35 +198,35 @@ def test_a_check_of_the_gradients_alone_would_miss_it(monkeypatch):
         self.gradients = gradients
         return step(self, parameters, gradients, learning_rate)
 
-    def settle(self, results):
+    def accept(self, results):
         if nonfinite.all_finite(self.gradients):
             return results
         raise AssertionError
 
     monkeypatch.setattr(kl.SGLD, "step", noting)
-    monkeypatch.setattr(kl.SGLD, "settle", settle)
+    monkeypatch.setattr(kl.SGLD, "accept", accept)
     _, values = overflowing()
     assert not np.isfinite(values).all()
 
 
 def test_a_check_of_the_weights_alone_would_miss_statistics(monkeypatch):
-    settle = nonfinite.NonfiniteSteps.settle
+    accept = nonfinite.NonfiniteSteps.accept
 
     def weights_alone(self, results, statistics, *args):
-        return settle(self, results, [], *args)
+        return accept(self, results, [], *args)
 
-    monkeypatch.setattr(nonfinite.NonfiniteSteps, "settle", weights_alone)
+    monkeypatch.setattr(nonfinite.NonfiniteSteps, "accept", weights_alone)
     with pytest.raises(AssertionError):
         test_statistics_that_overflow_where_gradients_do_not()
 
 
 def test_a_choice_layer_by_layer_would_move_the_others(monkeypatch):
-    def settle(self, results, statistics, *args):
+    def accept(self, results, statistics, *args):
         settled = [one(self, [result], [], *args) for result in results]
         return settled[0][0], [pair for _, pairs in settled for pair in pairs]
 
-    one = nonfinite.NonfiniteSteps.settle
-    monkeypatch.setattr(nonfinite.NonfiniteSteps, "settle", settle)
+    one = nonfinite.NonfiniteSteps.accept
+    monkeypatch.setattr(nonfinite.NonfiniteSteps, "accept", accept)
     with pytest.raises(AssertionError):
         test_nothing_of_a_bad_step_is_taken_in_any_layer()
 
@@ -252,7 +234,7 @@ def test_a_choice_layer_by_layer_would_move_the_others(monkeypatch):
 # ---------------------------------------------------------------------------- all_finite
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (1, 4), (3, 4), (2, 3, 4, 5)])
+@every_row("shape", [(), (5,), (1, 4), (3, 4), (2, 3, 4, 5)])
 def test_one_bad_entry_anywhere_is_found(shape):
     rng = np.random.default_rng(0)
     large = np.where(rng.random(shape) < 0.5, -3e38, 3e38).astype("float32")
@@ -286,7 +268,7 @@ def flat_walk(bad, steps):
 
 
 def test_the_third_bad_step_in_a_row_goes_back_to_the_copy(monkeypatch):
-    monkeypatch.setattr("gaussian_chain.STEPS_PER_EXECUTION", 1)
+    monkeypatch.setattr("targets.gaussian_chain.STEPS_PER_EXECUTION", 1)
     optimizer, path = flat_walk({120, 122, 123, 150, 151, 152}, 154)
     assert np.abs(path[122] - path[121]).max() > 0
     np.testing.assert_array_equal(path[121], path[120])  # one alone, and two, are skipped
@@ -311,7 +293,9 @@ def test_without_a_copy_the_weights_stay_where_they_began():
 def test_the_momentum_is_drawn_anew():
     """From N(0, T): the one before had been pushed far from it."""
     variable = keras.Variable(np.zeros(2000))
-    optimizer = kl.SGHMC(0.01, 10, prior=None, temperature=4.0, seed=1, on_nonfinite="rollback")
+    optimizer = kl.SGHMC(
+        0.01, num_data=10, prior=None, temperature=4.0, seed=1, on_nonfinite="rollback"
+    )
     optimizer.build([variable])
     for step in range(9):
         optimizer.apply([ops.full((2000,), np.nan if step > 5 else 100.0)])
@@ -331,7 +315,7 @@ class Cliff(keras.losses.Loss):
 @pytest.mark.skipif(BACKEND == "torch", reason="thousands of steps")
 @pytest.mark.parametrize(("action", "gets_away"), [("rollback", True), ("skip", False)])
 def test_a_chain_beyond_a_cliff(action, gets_away, monkeypatch):
-    monkeypatch.setattr("gaussian_chain.Potential", lambda precisions: Cliff())
+    monkeypatch.setattr("targets.gaussian_chain.Potential", lambda precisions: Cliff())
     walk = GaussianChain(np.ones(1))
     optimizer = kl.SGLD(0.1, num_data=1, prior=None, seed=1, on_nonfinite=action)
     recorder = walk.run(optimizer, 2400)
@@ -373,8 +357,8 @@ def skipping(sampler, action, **kwargs):
         (skipping(kl.SGLD, "skip"), 1 / 0.9),
         (skipping(kl.SGLD, "rollback"), 1 / 0.9),
         (skipping(kl.SGHMC, "skip", momentum=0.8), 1.0),
-        pytest.param(skipping(kl.SGHMC, "rollback", momentum=0.8), 1.0, marks=slow),
-        pytest.param(skipping(kl.SMILE, "skip", tuner=None), None, marks=slow),
+        pytest.param(skipping(kl.SGHMC, "rollback", momentum=0.8), 1.0, marks=law),
+        pytest.param(skipping(kl.SMILE, "skip", tuner=None), None, marks=law),
     ],
     ids=["SGLD-skip", "SGLD-rollback", "SGHMC-skip", "SGHMC-rollback", "SMILE-skip"],
 )
@@ -408,7 +392,8 @@ def test_a_bad_gradient_put_to_zero_would_not_keep_it(sampler, exact):
 
 
 def test_the_argument():
-    for make in SAMPLERS.values():
+    for case in CASES:
+        make = case.make
         with pytest.raises(ValueError, match=r"`on_nonfinite` must be one of .*on_nonfinite='no'"):
             make(0.01, num_data=10, on_nonfinite="no")
         for action in ACTIONS:
@@ -480,9 +465,9 @@ def test_steps_that_the_loss_scale_skips_are_no_failures():
 
 def test_where_all_is_finite_nothing_is_changed(monkeypatch):
     runs = []
-    for settle in (langevin_optimizer.LangevinOptimizer.settle, lambda self, results: results):
-        monkeypatch.setattr(langevin_optimizer.LangevinOptimizer, "settle", settle)
-        model = chain(sghmc, {})
+    for accept in (sampler.Sampler.accept, lambda self, results: results):
+        monkeypatch.setattr(sampler.Sampler, "accept", accept)
+        model = chain(SAMPLER["SGHMC"], {})
         runs.append([*weights(model), *state_of(model.optimizer).values()])
     for a, b in zip(*runs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # XLA rounds another way

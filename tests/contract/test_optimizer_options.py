@@ -1,100 +1,31 @@
 """The samplers together with what Keras offers: options, precisions, layers, loops, files."""
 
+import dataclasses
 import re
 
 import keras
 import numpy as np
 import pytest
-from cases import CASES, JIT_IF_NEEDED, slow_but_for
+from cases import JIT_IF_NEEDED, LANGEVIN, SAMPLER, WITHOUT_DATA, each
 from keras import ops
-from regression import Constant
+from targets.rows import every_row
+from targets.small_network import (
+    assert_equal,
+    assert_moved,
+    compiled,
+    data,
+    increments,
+    network,
+    trained,
+    weights,
+)
 
 import keras_langevin as kl
 
 BACKEND = keras.backend.backend()
-JIT = BACKEND != "torch"
-SGLD, RMSPROP, _, QDOP, BNP = CASES
+SGLD, RMSPROP, QDOP = (SAMPLER[n] for n in ("SGLD", "RMSPropLangevin", "QDOPLangevin"))
+COLD = [case for case in WITHOUT_DATA if case.coldest == 0.0]
 both = pytest.mark.parametrize("case", [SGLD, QDOP], ids=["SGLD", "QDOPLangevin"])
-qdop_slow = pytest.mark.parametrize(
-    "case", [SGLD, pytest.param(QDOP, marks=pytest.mark.slow)], ids=["SGLD", "QDOPLangevin"]
-)
-
-
-class NoLoss(keras.losses.Loss):
-    """Zero, with zero gradients."""
-
-    def call(self, y_true, y_pred):
-        return ops.sum(0.0 * y_pred, axis=-1)
-
-
-class Weights(keras.callbacks.Callback):
-    """The trainable weights before training and after every batch, as one vector each."""
-
-    def on_train_begin(self, logs=None):
-        self.path = [flat(self.model)]
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.path.append(flat(self.model))
-
-
-def weights(model):
-    return [np.array(w, "float64") for w in model.get_weights()]
-
-
-def flat(model):
-    return np.concatenate([w.ravel() for w in weights(model)])
-
-
-def data(rows=32, inputs=3, outputs=2, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(1.0, 1.0, size=(rows, inputs)).astype("float32")
-    return x, np.tanh(x[:, :outputs]) + 0.1 * rng.normal(size=(rows, outputs)).astype("float32")
-
-
-def network(*units, inputs=3, dtype=None):
-    """Hidden layers and an output layer of these widths, the same weights each time."""
-    keras.utils.set_random_seed(0)
-    *hidden, outputs = units
-    layers = [keras.layers.Dense(n, "tanh", dtype=dtype) for n in hidden]
-    return keras.Sequential(
-        [keras.Input((inputs,)), *layers, keras.layers.Dense(outputs, dtype=dtype)]
-    )
-
-
-def compiled(model, optimizer, loss="mse", **kwargs):
-    model.compile(optimizer, loss=loss, **{"jit_compile": JIT, **kwargs})
-    return kl.track_statistics(model, model.optimizer)
-
-
-def trained(optimizer, batch_size=32, epochs=3, model=None, xy=None, **kwargs):
-    """The weights after training without shuffling."""
-    model = network(4, 2) if model is None else model
-    compiled(model, optimizer, jit_compile=JIT_IF_NEEDED)
-    x, y = data() if xy is None else xy
-    model.fit(x, y, batch_size=batch_size, epochs=epochs, shuffle=False, verbose=0, **kwargs)
-    return weights(model)
-
-
-def increments(optimizer, steps, loss=None, callbacks=(), epochs=1, units=3000, dtype=None):
-    """What each step adds to the weights of one layer; by default without gradients."""
-    model = compiled(network(units, inputs=1, dtype=dtype), optimizer, loss or NoLoss())
-    record = Weights()
-    batches = Constant(np.ones((4, 1)), np.zeros((4, units)), steps)
-    paths = [record, *callbacks]
-    model.fit(batches, epochs=epochs, verbose=0, shuffle=False, callbacks=paths)
-    return np.diff(record.path, axis=0)
-
-
-def assert_equal(first, second, tolerance=1e-5):
-    assert len(first) == len(second)
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
-
-
-def assert_moved(before, after, least=1e-4):
-    for a, b in zip(before, after, strict=True):
-        assert np.isfinite(b).all()
-        assert np.abs(a - b).max() > least
 
 
 # ---------------------------------------------------------------------------- arguments
@@ -126,24 +57,21 @@ BAD_ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD_ARGUMENTS, ids=lambda a: str(a)[:40])
+@every_row("arguments, message", BAD_ARGUMENTS)
 def test_bad_arguments(arguments, message):
     (name, value), *_ = arguments.items()
     received = re.escape(f"{name}={value!r}")
-    for case in CASES:
+    for case in LANGEVIN:
         with pytest.raises(ValueError, match=message) as error:
             case.make(**{"learning_rate": 0.1, "num_data": 100, **arguments})
         assert re.search(rf"Received:.*{received}", str(error.value))
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
+@every_row(
+    "name, value, message",
     [
-        ("statistics_rate", 0, r"must be in \(0, 1\]"),
-        ("statistics_rate", 2, r"must be in \(0, 1\]"),
-        ("statistics_rate_floor", -0.1, r"must be in \[0, 1\]"),
-        ("freeze_after", 0, "must be an integer >= 1"),
-        ("freeze_after", 1.5, "must be an integer >= 1"),
+        ("averaging", 0.5, r"must be a `kl\.preconditioners\.Averaging`, or None"),
+        ("averaging", {}, r"must be a `kl\.preconditioners\.Averaging`, or None"),
         ("epsilon", -1, "must (not be negative|be greater than zero)"),
     ],
 )
@@ -153,28 +81,45 @@ def test_bad_arguments_of_the_metric(name, value, message):
             sampler(0.1, num_data=100, **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("rate", 0, r"must be in \(0, 1\]"),
+        ("rate", 2, r"must be in \(0, 1\]"),
+        ("floor", -0.1, r"must be in \[0, 1\]"),
+        ("lagged", 1, "must be True or False"),
+        ("freeze_after", 0, "must be an integer >= 1"),
+        ("freeze_after", 1.5, "must be an integer >= 1"),
+    ],
+)
+def test_bad_averaging(name, value, message):
+    with pytest.raises(ValueError, match=rf"`{name}` {message}.*Received: {name}={value}"):
+        kl.preconditioners.Averaging(**{name: value})
+
+
 def test_bad_damping():
     with pytest.raises(ValueError, match=r"`damping` must not be negative.*Received: damping=-1"):
         kl.QDOPLangevin(0.1, num_data=100, damping=-1)
 
 
 def test_a_learning_rate_beyond_what_the_batch_size_allows():
-    kl.QDOPLangevin(0.1, num_data=100, batch_size=10)
+    kl.QDOPLangevin(0.1, num_data=100, minibatch_correction=10)
     with pytest.raises(ValueError, match=r"expected learning_rate <= 0\.18.*learning_rate=0\.2"):
-        kl.QDOPLangevin(0.2, num_data=100, batch_size=10)
+        kl.QDOPLangevin(0.2, num_data=100, minibatch_correction=10)
 
 
-@pytest.mark.parametrize("name", ["clipnorm", "clipvalue", "global_clipnorm"])
+@every_row("name", ["clipnorm", "clipvalue", "global_clipnorm"])
 def test_clipping_warns(name):
-    for case in CASES:
-        with pytest.warns(UserWarning, match=f"bends the drift.*{name}=1.0"):
+    for case in LANGEVIN:
+        with pytest.warns(UserWarning, match=f"shortens large gradients.*{name}=1.0"):
             case.make(**{name: 1.0})
 
 
 @pytest.mark.parametrize("sampler", [kl.DOPLangevin, kl.QDOPLangevin, kl.BNPLangevin])
+@pytest.mark.backend
 def test_an_untracked_model_is_refused_in_fit(sampler):
     model = network(2)
-    model.compile(sampler(0.1, num_data=32), loss="mse", jit_compile=JIT)
+    model.compile(sampler(0.1, num_data=32), loss="mse", jit_compile=JIT_IF_NEEDED)
     with pytest.raises(ValueError, match=r"kl\.PosteriorSampler.*kl\.track_statistics"):
         model.fit(*data(), verbose=0)
 
@@ -182,7 +127,7 @@ def test_an_untracked_model_is_refused_in_fit(sampler):
 def test_a_constraint_warns():
     layer = keras.layers.Dense(2, kernel_constraint="non_neg")
     model = keras.Sequential([keras.Input((3,)), layer])
-    model.compile(kl.SGLD(0.1, num_data=32), loss="mse", jit_compile=JIT)
+    model.compile(kl.SGLD(0.1, num_data=32), loss="mse", jit_compile=JIT_IF_NEEDED)
     with pytest.warns(UserWarning, match=r"constraint of '.*dense/kernel' .* folded"):
         model.fit(*data(), verbose=0)
     assert weights(model)[0].min() >= 0
@@ -191,11 +136,7 @@ def test_a_constraint_warns():
 # ------------------------------------------------------------------ gradient accumulation
 
 
-@pytest.mark.parametrize(
-    "case",
-    [SGLD, RMSPROP, QDOP, pytest.param(BNP, marks=pytest.mark.slow)],
-    ids=lambda c: c.sampler.__name__,
-)
+@each(COLD, ("RMSPropLangevin",))
 def test_four_micro_batches_are_one_batch(case):
     def make(**kwargs):
         return case.make(0.02, 32, temperature=0.0, **kwargs)
@@ -206,7 +147,7 @@ def test_four_micro_batches_are_one_batch(case):
     assert_moved(weights(network(4, 2)), whole)
 
 
-@qdop_slow
+@both
 def test_noise_is_drawn_once_for_each_accumulated_update(case):
     """And is that of the same update without accumulation."""
     plain = increments(case.make(0.05, 100, seed=2), steps=3)
@@ -243,7 +184,7 @@ def states_after_training(**kwargs):
     return states_of_the_metric(model)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_the_metric_in_mixed_precision(mixed):
     states = states_after_training()
     keras.config.set_dtype_policy("float32")
@@ -256,8 +197,8 @@ def test_the_metric_in_mixed_precision(mixed):
     ("mixed", "case"),
     [
         ("mixed_float16", SGLD),
-        pytest.param("mixed_float16", QDOP, marks=pytest.mark.slow),
-        pytest.param("mixed_bfloat16", SGLD, marks=pytest.mark.slow),
+        pytest.param("mixed_float16", QDOP, marks=pytest.mark.law),
+        pytest.param("mixed_bfloat16", SGLD, marks=pytest.mark.law),
         ("mixed_bfloat16", QDOP),
     ],
     indirect=["mixed"],
@@ -271,7 +212,7 @@ def test_noise_in_mixed_precision(mixed, case):
     assert changes.var(axis=1) == pytest.approx(expected, rel=0.1)
 
 
-@qdop_slow
+@each(WITHOUT_DATA, backend=True)
 def test_a_step_with_infinite_gradients_is_skipped(case):
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -313,7 +254,7 @@ def test_a_fixed_loss_scale_changes_nothing(case):
 # ------------------------------------------------------------------------------- layers
 
 
-@both
+@each(WITHOUT_DATA)
 def test_frozen_layers_stay(case):
     model = network(4, 4, 2)
     model.layers[1].trainable = False
@@ -342,11 +283,11 @@ def word_model():
 @pytest.mark.parametrize(
     ("case", "options"),
     [
-        (SGLD, {}),
+        pytest.param(SGLD, {}, marks=pytest.mark.backend),
         (RMSPROP, {}),
-        (QDOP, {}),
+        pytest.param(QDOP, {}, marks=pytest.mark.backend),
         (SGLD, {"gradient_accumulation_steps": 2}),
-        pytest.param(QDOP, {"gradient_accumulation_steps": 2}, marks=pytest.mark.slow),
+        pytest.param(QDOP, {"gradient_accumulation_steps": 2}, marks=pytest.mark.law),
         (SGLD, {"loss_scale_factor": 8.0}),
     ],
     ids=lambda value: getattr(value, "sampler", dict).__name__,
@@ -363,11 +304,12 @@ def test_every_row_of_an_embedding_is_sampled(case, options):
         model = compiled(word_model(), optimizer)
         before = weights(model)[0]
         model.fit(words, targets, batch_size=4, epochs=2, shuffle=False, verbose=0)
-        return before, weights(model)[0], getattr(optimizer.preconditioner, "lagged", False)
+        return before, weights(model)[0]
 
-    before, after, _ = rows(1.0)
+    before, after = rows(1.0)
     assert (np.abs(after - before).max(axis=1) > 1e-3).all()
-    before, after, is_lagged = rows(0.0)
+    before, after = rows(0.0)
+    is_lagged = case is not SGLD  # the first step fills the metric
     updates = (2 if "gradient_accumulation_steps" in options else 4) - is_lagged
     inverse = case.inverse_without_data(20, 0.5)
     shrunk = (1 - 0.05 * inverse / (20 * 0.25)) ** updates
@@ -402,7 +344,7 @@ def two_outputs():
     return keras.Model(inputs, {"value": value, "kind": kind})
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_nested_models_with_two_outputs_and_losses():
     x, y = data()
     targets = {"value": y, "kind": np.arange(32) % 3}
@@ -438,6 +380,7 @@ class Unused(keras.Model):
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@pytest.mark.backend
 @both
 def test_a_variable_without_gradient(case):
     """JAX gives zeros in the place of no gradient: there the variable walks on its prior."""
@@ -545,6 +488,7 @@ else:
             return {"loss": loss}
 
 
+@pytest.mark.backend
 @both
 def test_a_train_step_of_ones_own(case):
     """Gives the very path of `fit`, noise included."""
@@ -593,10 +537,11 @@ def counting(sampler):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="torch is not traced")
-@slow_but_for(kl.SGLD, kl.QDOPLangevin)
+@each(WITHOUT_DATA, backend=True)
 def test_a_compiled_step_is_traced_once(case):
     sampler = counting(case.sampler)
-    model = compiled(network(4, 2), sampler(0.01, num_data=40))
+    counted = dataclasses.replace(case, sampler=sampler)
+    model = compiled(network(4, 2), counted.make(0.01, 40))
     callback = keras.callbacks.LearningRateScheduler(lambda epoch: 0.01 / (epoch + 1))
     x, y = data(40)
     model.fit(x, y, batch_size=2, epochs=3, verbose=0, callbacks=[callback])
@@ -617,7 +562,7 @@ def optimizer_values(optimizer):
     return [ops.convert_to_numpy(v) for v in optimizer.variables]
 
 
-@slow_but_for(kl.SGLD, kl.QDOPLangevin)
+@each(WITHOUT_DATA, ("SGHMC",), backend=True)
 def test_a_saved_model_continues_as_if_it_had_not_stopped(case, tmp_path):
     straight = compiled(network(4, 2), case.make(0.01, 32, seed=1))
     two_epochs(straight)
@@ -636,7 +581,7 @@ def test_a_saved_model_continues_as_if_it_had_not_stopped(case, tmp_path):
     assert_equal(weights(loaded), weights(straight), 1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_a_saved_model_of_mixed_precision_continues(tmp_path):
     """Keras drops the loss scale, which starts anew; the sampler's state is kept."""
     keras.config.set_dtype_policy("mixed_float16")
@@ -656,7 +601,7 @@ def test_a_saved_model_of_mixed_precision_continues(tmp_path):
     assert_equal(weights(loaded), weights(straight), 1e-3)
 
 
-@qdop_slow
+@both
 def test_state_of_another_kind_of_optimizer_is_refused(case):
     other = compiled(network(4, 2), keras.optimizers.Adam())
     two_epochs(other)

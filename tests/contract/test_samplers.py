@@ -3,52 +3,17 @@
 import keras
 import numpy as np
 import pytest
-from cases import CASE_IDS, CASES, JIT_IF_NEEDED, MOMENTS_ALONE, slow_but_for
+from cases import JIT_IF_NEEDED, LANGEVIN, MOMENTS_ALONE, WITH_VARIANTS, WITHOUT_DATA, each
 from keras import ops
-from regression import Constant
+from targets.one_layer import SIGNS, NoLoss, dense, one_layer, run
 
 import keras_langevin as kl
 
-all_samplers = pytest.mark.parametrize("case", CASES, ids=CASE_IDS)
-JIT = keras.backend.backend() != "torch"
-SIGNS = np.repeat([[1.0], [-1.0], [1.0], [-1.0]], 3, axis=1)  # inputs of mean 0 and variance 1
-
-
-class NoLoss(keras.losses.Loss):
-    """Zero, with zero gradients."""
-
-    def call(self, y_true, y_pred):
-        return ops.sum(0.0 * y_pred, axis=-1)
-
-
-class Record(keras.callbacks.Callback):
-    """All weights of the model's first weighted layer after every step."""
-
-    def __init__(self):
-        super().__init__()
-        self.kernels, self.biases = [], []
-
-    def on_train_batch_end(self, batch, logs=None):
-        layer = next(layer for layer in self.model.layers if layer.weights)
-        self.kernels.append(np.array(ops.convert_to_numpy(layer.kernel)))
-        self.biases.append(np.array(ops.convert_to_numpy(layer.bias)))
-
-
-def one_layer(optimizer, loss, inputs=3, units=2000, jit_compile=JIT):
-    model = keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(units)])
-    model.compile(optimizer, loss=loss, jit_compile=jit_compile)
-    kl.track_statistics(model, optimizer)
-    return model
-
-
-def run(model, x, y, steps):
-    record = Record()
-    model.fit(Constant(x, y, steps), verbose=0, shuffle=False, callbacks=[record])
-    return np.stack(record.kernels), np.stack(record.biases)
+all_samplers = pytest.mark.parametrize("case", LANGEVIN, ids=[case.name for case in LANGEVIN])
 
 
 @all_samplers
-@pytest.mark.parametrize("temperature", [pytest.param(1.0, marks=pytest.mark.slow), 0.2])
+@pytest.mark.parametrize("temperature", [pytest.param(1.0, marks=pytest.mark.law), 0.2])
 def test_noise_alone_has_the_stated_variance(case, temperature):
     """Without gradients an increment is noise minus η C (prior precision / N) θ."""
     eta, n, stddev = 0.05, 100, 0.7
@@ -67,7 +32,7 @@ def test_noise_alone_has_the_stated_variance(case, temperature):
         assert np.abs(flat.mean(axis=1)).max() < 5 / flat.shape[1] ** 0.5
 
 
-@slow_but_for(kl.SGLD, kl.QDOPLangevin)
+@each([case for case in WITHOUT_DATA if case.noise_without_data])
 def test_the_noise_is_a_function_of_the_seed(case):
     def path(seed):
         keras.utils.set_random_seed(0)
@@ -79,7 +44,7 @@ def test_the_noise_is_a_function_of_the_seed(case):
     assert np.abs(first - path(2)).max() > 0
 
 
-@slow_but_for(kl.SGLD, kl.RMSPropLangevin, kl.QDOPLangevin)
+@each([case for case in WITHOUT_DATA if case.coldest == 0.0], ("RMSPropLangevin", "SGHMC"))
 def test_temperature_zero_adds_no_noise(case):
     def path(seed):
         keras.utils.set_random_seed(0)
@@ -101,14 +66,16 @@ def test_cold_sgld_with_a_flat_prior_is_sgd():
     np.testing.assert_allclose(cold, path(keras.optimizers.SGD(0.1)), rtol=1e-6)
 
 
-@all_samplers
+@pytest.mark.parametrize("case", WITH_VARIANTS, ids=[case.name for case in WITH_VARIANTS])
 def test_config_round_trip(case):
-    optimizer = case.make(
-        0.02, 50, temperature=0.5, prior={"kernel": kl.priors.Laplace(0.3), ".*": None}, seed=4
-    )
+    temperature = {} if case.coldest is None else {"temperature": 0.5}
+    prior = {"kernel": kl.priors.Laplace(0.3), ".*": None}
+    optimizer = case.make(0.02, 50, prior=prior, seed=4, **temperature)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(again) is type(optimizer)
     assert again.get_config() == optimizer.get_config()
+    if not case.takes_schedules:
+        return
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
     scheduled = case.make(schedule)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(scheduled))
@@ -155,7 +122,7 @@ def shifted_and_scaled_path(sampler, scale, shift, **arguments):
     [
         (kl.DOPLangevin, {"prior_in_metric": False, "epsilon": 0.0}),
         (kl.QDOPLangevin, {"prior_in_metric": False, "epsilon": 0.0}),
-        pytest.param(kl.BNPLangevin, MOMENTS_ALONE, marks=pytest.mark.slow),
+        pytest.param(kl.BNPLangevin, MOMENTS_ALONE, marks=pytest.mark.law),
     ],
 )
 def test_paths_are_invariant_to_scale_and_those_of_paired_metrics_to_shift(sampler, arguments):
@@ -177,20 +144,6 @@ def test_paths_are_invariant_to_scale_and_those_of_paired_metrics_to_shift(sampl
         assert difference(shifted) < 1e-4
 
 
-def dense(function, shapes, dtype="float32"):
-    """The matrix of a linear map of parameter lists."""
-    sizes = [int(np.prod(s)) for s in shapes]
-    columns = []
-    for unit in np.eye(sum(sizes)):
-        parts = np.split(unit, np.cumsum(sizes)[:-1])
-        arrays = [
-            ops.reshape(ops.convert_to_tensor(p, dtype), s)
-            for p, s in zip(parts, shapes, strict=True)
-        ]
-        columns.append(np.concatenate([ops.convert_to_numpy(a).ravel() for a in function(arrays)]))
-    return np.stack(columns, axis=1)
-
-
 @all_samplers
 def test_the_noise_covariance_is_the_inverse_metric(case):
     """L Lᵀ = C, entry by entry, on the metric of a small network after some training."""
@@ -198,7 +151,7 @@ def test_the_noise_covariance_is_the_inverse_metric(case):
         [keras.Input((3,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(2, use_bias=False)]
     )
     optimizer = case.make(0.001, 64, seed=1)
-    model.compile(optimizer, loss="mse", jit_compile=JIT)
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     kl.track_statistics(model, optimizer)
     x = np.random.default_rng(0).normal(2.0, 1.0, size=(64, 3))
     model.fit(x, x[:, :2], batch_size=16, epochs=3, verbose=0)
@@ -261,7 +214,7 @@ def test_inputs_far_from_zero_do_not_cancel():
         epsilon=0.0,
         prior_in_metric=False,
         statistics_stride=1,
-        statistics_rate_floor=0.5,
+        averaging=kl.preconditioners.Averaging(floor=0.5),
     )
     model = one_layer(optimizer, "mse", inputs=1, units=1)
     model.layers[-1].kernel.assign([[0.0]])

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin.diagnostics import chain_health
@@ -39,13 +40,13 @@ def words(draws):
     return [kind for finding in found for phrase, kind in kinds.items() if phrase in finding]
 
 
-@pytest.mark.parametrize(("length", "rho"), [(20, 0.0), (50, 0.0), (50, 0.6), (200, 0.9)])
+@every_row("length, rho", [(20, 0.0), (50, 0.0), (50, 0.6), (200, 0.9)])
 def test_right_chains_raise_few_alarms(length, rho):
     alarms = [words(predictions(length, rho, seed)) for seed in range(50)]
     assert sum(map(bool, alarms)) <= 1
 
 
-@pytest.mark.parametrize("length", [20, 50, 400])
+@every_row("length", [20, 50, 400])
 def test_random_walks_have_not_moved(length):
     found = [words(predictions(length, 1.0, seed)) for seed in range(50)]
     assert sum("unmoved" in kinds for kinds in found) >= 48

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin.diagnostics import convergence
@@ -17,7 +18,7 @@ def autoregressive(length, rho, columns=8, seed=0):
     return draws
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.9])
+@every_row("rho", [0.0, 0.9])
 def test_effective_sample_size_of_an_autoregressive_chain(rho):
     expected = 4000 * (1 - rho) / (1 + rho)
     one = kl.diagnostics.effective_sample_size(autoregressive(4000, rho, columns=32))
@@ -45,7 +46,7 @@ QUANTITIES = {
     "ties": lambda x, chain: np.round(x),
     "different widths": lambda x, chain: (1 + chain) * x,
 }
-each_quantity = pytest.mark.parametrize("quantity", QUANTITIES)
+each_quantity = every_row("quantity", QUANTITIES)
 
 
 def four_chains(length, rho, quantity="normal"):
@@ -59,7 +60,7 @@ def ranks_in_order(values):
 
 
 @each_quantity
-@pytest.mark.parametrize("length", [50, 51])
+@every_row("length", [50, 51])
 def test_r_hat_is_that_of_arviz(arviz, length, quantity):
     chains = four_chains(length, 0.5, quantity)
     for method, rank_normalized in (("rank", True), ("split", False)):
@@ -76,9 +77,9 @@ def test_ranks_of_equal_draws_must_be_averaged(arviz, monkeypatch):
 
 
 # How far from ArviZ', whose sum is cut otherwise: measured over quantities, with some room.
-@pytest.mark.parametrize("quantity", ["normal", "heavy tails", "ties"])
-@pytest.mark.parametrize("kind", ["mean", "bulk", "tail"])
-@pytest.mark.parametrize(("rho", "low", "high"), [(0.0, 0.85, 1.05), (0.9, 0.75, 1.2)])
+@every_row("quantity", ["normal", "heavy tails", "ties"])
+@every_row("kind", ["mean", "bulk", "tail"])
+@every_row("rho, low, high", [(0.0, 0.85, 1.05), (0.9, 0.75, 1.2)])
 def test_effective_sample_sizes_are_near_those_of_arviz(arviz, rho, low, high, kind, quantity):
     chains = four_chains(2000, rho, quantity)
     found = kl.diagnostics.effective_sample_size(chains, kind)
@@ -120,7 +121,7 @@ def test_only_ranks_see_that_chains_of_infinite_variance_are_apart():
     assert kl.diagnostics.r_hat(chains).min() > 1.05
 
 
-@pytest.mark.parametrize("kind", ["mean", "bulk", "tail"])
+@every_row("kind", ["mean", "bulk", "tail"])
 def test_what_never_changes_has_no_size(kind):
     """0.1 is not exact in binary: neither is the mean of many of them."""
     chains = [np.c_[x, np.full(101, 0.1)] for x in four_chains(101, 0.0)]
@@ -128,7 +129,7 @@ def test_what_never_changes_has_no_size(kind):
     assert np.isnan(size).tolist() == 8 * [False] + [True]
 
 
-@pytest.mark.parametrize("rank_normalized", [True, False])
+@every_row("rank_normalized", [True, False])
 def test_what_never_changes_has_no_r_hat(rank_normalized):
     chains = [np.c_[x, np.full(101, 0.1)] for x in four_chains(101, 0.0)]
     found = kl.diagnostics.r_hat(chains, rank_normalized=rank_normalized)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin.diagnostics import enough_members, ensemble_size, running_log_predictive_density
@@ -127,8 +128,8 @@ def test_minus_infinity_counts_as_a_likelihood_of_zero():
     assert enough_members(curve, tolerance=10.0).num_members > 1
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
+@every_row(
+    "change, message",
     [
         (lambda ll: ll[0], r"\(members, examples\).*Received: shape \(200,\)"),
         (lambda ll: ll[:0], r"at least one of each. Received: shape \(0, 200\)"),

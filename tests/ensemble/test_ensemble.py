@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 from scipy import special, stats
 from sklearn import metrics as sklearn_metrics
+from targets.rows import every_row
 
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.ensemble.members import WEIGHTS_AT_ONCE, default_member_batch_size
@@ -188,7 +189,7 @@ def test_uncertainty_of_real_numbers():
     assert "quantiles" not in ensemble.predict_uncertainty(X, quantiles=(), verbose=0)
 
 
-@pytest.mark.parametrize("quantiles", [(0.5, 1.0), (-0.1,), (np.nan,)])
+@every_row("quantiles", [(0.5, 1.0), (-0.1,), (np.nan,)])
 def test_quantiles_must_be_between_0_and_1(quantiles):
     model = predictor(1, loss="mse")
     with pytest.raises(ValueError, match=r"between 0 and 1\. Received: quantiles="):

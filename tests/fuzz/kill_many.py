@@ -30,17 +30,16 @@ class WithoutTensorFlow:
 if os.environ.get("KERAS_BACKEND") == "jax":
     sys.meta_path.insert(0, WithoutTensorFlow())
 
+ROOT = Path(__file__).parents[2]
+sys.path += [str(ROOT / "tests"), str(ROOT / "examples")]
+
 import keras  # noqa: E402
-import resume_run  # noqa: E402
+from results_file import Results  # noqa: E402
+from targets import resume_run  # noqa: E402
 
 import keras_langevin as kl  # noqa: E402
 from keras_langevin.storage.array_file import TEMPORARY  # noqa: E402
 from keras_langevin.storage.training_checkpoint import TrainingCheckpoint  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "examples"))
-
-from results_file import Results  # noqa: E402
 
 SAMPLERS = ("SGLD", "QDOPLangevin", "SGHMC", "SMILE")
 STAGES = ("importing", "loading", "training")

@@ -15,7 +15,7 @@ from keras_langevin.normal_numbers import normal_by_sum, word
 if keras.backend.backend() != "jax":
     pytest.skip("the study runs on JAX alone", allow_module_level=True)
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.fuzz
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 STRIDE = 997
 LONG, SHORT = (100_000, 100), (10, 500_000)  # size of variable, iterations

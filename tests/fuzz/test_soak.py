@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.fuzz,
     pytest.mark.skipif(keras.backend.backend() == "torch", reason="thousands of steps"),
 ]
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"

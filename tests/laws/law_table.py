@@ -3,10 +3,14 @@
 KERAS_BACKEND=jax python tests/laws/law_table.py
 """
 
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
 import conftest  # noqa: F401  (chooses the backend)
 import keras
 import numpy as np
-from regression import relative_eigenvalues
+from targets.regression import relative_eigenvalues
 from test_stationary_law import (
     ADAPTING,
     FIXED,
@@ -37,17 +41,18 @@ def main():
     print(f"{keras.backend.backend()}, Keras {keras.__version__}\n")
     print("| sampler | T | batch | covariance / exact | mean, standard errors |")
     print("|---|---|---|---|---|")
-    for sampler, metric_inverse, arguments in FIXED:
+    for case in FIXED:
+        metric_inverse = getattr(PROBLEM, case.inverse)()
         for temperature, batch_size in ((1.0, None), (0.3, None), (1.0, 20), (0.3, 20)):
-            optimizer = sampler(
+            optimizer = case.make(
                 largest_stable(metric_inverse),
-                num_data=PROBLEM.n,
+                PROBLEM.n,
                 prior=PRIOR,
                 temperature=temperature,
                 seed=1,
-                **arguments,
+                **case.frozen,
             )
-            name = f"`{sampler.__name__}`"
+            name = f"`{case.name}`"
             row(name, PROBLEM, optimizer, metric_inverse, temperature, batch_size)
     for sampler, inverse in ADAPTING:
         row(f"`{sampler.__name__}`, adapting", *adapting(sampler, inverse))

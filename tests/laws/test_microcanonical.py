@@ -36,7 +36,7 @@ def exact_kick(u, g, time):
 @pytest.mark.parametrize(
     ("dimension", "delta"),
     [(10, 1e-3), (10, 0.3), (10, 3.0), (400_000, 1e-6), (400_000, 1e-4), (400_000, 0.1)]
-    + [pytest.param(10**7, delta, marks=pytest.mark.slow) for delta in (1e-6, 1e-4)],
+    + [pytest.param(10**7, delta, marks=pytest.mark.law) for delta in (1e-6, 1e-4)],
 )
 @pytest.mark.parametrize("cosine", [0.0, 0.7, -0.7])
 def test_kick_against_float64(dimension, delta, cosine):

@@ -1,10 +1,10 @@
 """The truth has a uniform rank among posterior samples: prior → data → `fit` → ensemble, whole."""
 
-import calibration_run
 import keras
 import numpy as np
 import pytest
-from calibration_run import CASES, calibration, chi_squared
+from targets import calibration_run
+from targets.calibration_run import CASES, calibration, chi_squared
 
 import keras_langevin as kl
 
@@ -14,7 +14,7 @@ QUICK = ("SGLD", "QDOPLangevin", "SGHMC, baoab", "SMILE") if IS_JAX else ("SGLD"
 
 
 def slow_but_quick(names):
-    return [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in names]
+    return [n if n in QUICK else pytest.param(n, marks=pytest.mark.law) for n in names]
 
 
 @pytest.mark.parametrize("name", slow_but_quick(CASES))
@@ -53,14 +53,14 @@ SHOWN = ("√2 missing", "another prior", "N half as large") if IS_JAX else ("�
 
 @pytest.mark.filterwarnings("ignore:Minibatches of about")
 @pytest.mark.parametrize(
-    "name", [n if n in SHOWN else pytest.param(n, marks=pytest.mark.slow) for n in WRONG]
+    "name", [n if n in SHOWN else pytest.param(n, marks=pytest.mark.law) for n in WRONG]
 )
 def test_wrong_samplers_have_other_ranks(name):
     found = calibration(calibration_run.Case(WRONG[name])(), steps=120)
     assert max(found) > 2 * UNIFORM, found
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_a_wrong_likelihood_has_other_ranks():
     found = calibration(CASES["SGLD"](), steps=120, noise=1.4 * calibration_run.NOISE)
     assert max(found) > 2 * UNIFORM, found

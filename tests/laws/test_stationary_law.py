@@ -4,9 +4,9 @@ discrete chain, and mutants of the samplers that must fail the same test."""
 import keras
 import numpy as np
 import pytest
-from cases import MOMENTS_ALONE
+from cases import FROZEN, SAMPLER, SAMPLERS, each
 from keras import ops
-from regression import (
+from targets.regression import (
     STEPS_PER_EXECUTION,
     Constant,
     HalfSquaredError,
@@ -17,6 +17,7 @@ from regression import (
 
 import keras_langevin as kl
 from keras_langevin.preconditioners import (
+    Averaging,
     BatchNormalization,
     Preconditioner,
     QuasiDiagonalOuterProduct,
@@ -24,18 +25,11 @@ from keras_langevin.preconditioners import (
 
 PROBLEM = Regression()
 PRIOR = kl.priors.Normal(1.0)  # of every `Regression` here
-QDOP, DOP = PROBLEM.quasi_diagonal_inverse(), PROBLEM.diagonal_inverse()
+QDOP = PROBLEM.quasi_diagonal_inverse()
 BNP = PROBLEM.batch_normalization_inverse()
-FROZEN = {"freeze_after": 1, "epsilon": 0.0, "statistics_stride": 1}
-FROZEN_INPUTS = {"freeze_after": 1, **MOMENTS_ALONE}
+FROZEN_INPUTS = SAMPLER["BNPLangevin"].frozen
 
-FIXED = [
-    (kl.SGLD, np.eye(3), {}),
-    (kl.RMSPropLangevin, PROBLEM.rmsprop_inverse(1e-7), {"freeze_after": 1, "epsilon": 1e-7}),
-    (kl.DOPLangevin, DOP, FROZEN),
-    (kl.QDOPLangevin, QDOP, FROZEN),
-    (kl.BNPLangevin, BNP, FROZEN_INPUTS),
-]
+FIXED = [case for case in SAMPLERS if case.inverse]
 ADAPTING = [(kl.DOPLangevin, "diagonal_inverse"), (kl.QDOPLangevin, "quasi_diagonal_inverse")]
 
 
@@ -57,28 +51,23 @@ def deviation(optimizer, metric_inverse, temperature=1.0, batch_size=None, **fit
 
 
 def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
+    return pytest.param(*values, marks=pytest.mark.law)
 
 
 @pytest.mark.parametrize(
     ("temperature", "batch_size"),
     [(1.0, None), slow(0.3, None), slow(1.0, 20), slow(0.3, 20)],
 )
-@pytest.mark.parametrize(
-    ("sampler", "metric_inverse", "arguments"),
-    FIXED,
-)
-def test_covariance_with_a_fixed_metric(
-    sampler, metric_inverse, arguments, temperature, batch_size
-):
-    learning_rate = largest_stable(metric_inverse)
-    optimizer = sampler(
-        learning_rate,
-        num_data=PROBLEM.n,
+@each(FIXED)
+def test_covariance_with_a_fixed_metric(case, temperature, batch_size):
+    metric_inverse = getattr(PROBLEM, case.inverse)()
+    optimizer = case.make(
+        largest_stable(metric_inverse),
+        PROBLEM.n,
         prior=PRIOR,
         temperature=temperature,
         seed=1,
-        **arguments,
+        **case.frozen,
     )
     covariance, mean = deviation(optimizer, metric_inverse, temperature, batch_size)
     assert covariance < 0.04
@@ -95,8 +84,7 @@ def adapting(sampler, inverse):
         num_data=problem.n,
         prior=PRIOR,
         statistics_stride=1,
-        statistics_rate=0.05,
-        statistics_rate_floor=0.05,
+        averaging=Averaging(rate=0.05, floor=0.05),
         seed=1,
     )
     return problem, optimizer, metric_inverse
@@ -110,13 +98,13 @@ def test_covariance_with_an_adapting_metric(sampler, inverse):
     assert mean < 4.5
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_covariance_with_an_adapting_rmsprop_metric():
     """Against the law at the metric that the chain settles on, since C depends on the batch.
     The bias is the chain's own share of v, about B/N: 1/30 here, and a factor 1.5 at 1/3."""
     problem, batch_size = Regression(num_data=300, replicas=2000), 10
     optimizer = kl.RMSPropLangevin(
-        0.02, num_data=300, prior=PRIOR, statistics_rate_floor=0.01, seed=1
+        0.02, num_data=300, prior=PRIOR, averaging=Averaging(floor=0.01), seed=1
     )
     start = problem.exact_covariance(np.eye(3), 0.01)
     moment, _ = problem.second_moment(
@@ -129,7 +117,7 @@ def test_covariance_with_an_adapting_rmsprop_metric():
     assert np.abs(relative_eigenvalues(moment, exact) - 1).max() < 0.06
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_less_noise_is_injected_where_minibatches_bring_their_own():
     """`batch_size=B` injects (2ηT/N)(1 − η/2) − η²/B: the covariance is then that of the
     posterior to 10 %, and without it too wide by half."""
@@ -138,7 +126,7 @@ def test_less_noise_is_injected_where_minibatches_bring_their_own():
     injected = 2 * eta / problem.n * (1 - eta / 2) - eta**2 / batch_size
     exact = problem.exact_covariance(metric_inverse, eta, 1.0, batch_size, injected)
     optimizer = kl.QDOPLangevin(
-        eta, num_data=200, prior=PRIOR, batch_size=batch_size, seed=1, **FROZEN
+        eta, num_data=200, prior=PRIOR, minibatch_correction=batch_size, seed=1, **FROZEN
     )
     moment, _ = problem.second_moment(optimizer, exact, batch_size=batch_size)
     assert np.abs(relative_eigenvalues(moment, exact) - 1).max() < 0.04
@@ -148,8 +136,8 @@ def test_less_noise_is_injected_where_minibatches_bring_their_own():
     assert np.abs(relative_eigenvalues(moment, posterior) - 1).max() < 0.2
 
 
-@pytest.mark.parametrize("correction", [False, True])
-def test_divergence_term_of_an_instantaneous_metric(correction):
+@pytest.mark.parametrize("divergence", [False, True])
+def test_divergence_term_of_an_instantaneous_metric(divergence):
     """C(θ) = (ḡ² + ε)^(-1/2) from the current gradient alone. On U = Nθ²/2 the drift without
     the divergence term samples π(θ)/C(θ); with it, π. Nothing else tells the two apart."""
     n, replicas = 100, 4000
@@ -161,16 +149,14 @@ def test_divergence_term_of_an_instantaneous_metric(correction):
         num_data=n,
         prior=None,
         epsilon=epsilon,
-        correction=correction,
-        lagged=False,
-        statistics_rate=1.0,
-        statistics_rate_floor=1.0,
+        divergence=divergence,
+        averaging=Averaging(rate=1.0, floor=1.0, lagged=False),
         seed=1,
     )
     moment = one_weight_second_moment(optimizer, y, replicas)
     z = np.linspace(-8, 8, 4001)
     density = np.exp(-(z**2) / 2)
-    if not correction:
+    if not divergence:
         density *= np.sqrt(z**2 + 1)
     expected = (density * z**2).sum() / density.sum()  # 1 with the term, 1.47 without
     assert moment * n == pytest.approx(expected, rel=0.04)
@@ -322,7 +308,7 @@ def name_of(make, changes):
     return next(iter(changes.values())).__name__ if changes else make.__name__
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize(
     ("make", "metric_inverse", "changes"),
     [pytest.param(*m, id=name_of(m[0], m[2])) for m in [*MUTANTS, *UNCHANGED]],

@@ -5,30 +5,9 @@ import numpy as np
 import pytest
 from cases import slow_but_for
 from keras import ops
+from targets.classification import compiled, data
 
 import keras_langevin as kl
-
-
-def network(outputs=2):
-    return keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(outputs)]
-    )
-
-
-def data(size=200, seed=0):
-    generator = np.random.default_rng(seed)
-    x = generator.normal(size=(size, 4)).astype("float32")
-    return x, (x[:, 0] * x[:, 1] + 0.3 * generator.normal(size=size) > 0).astype("int32")
-
-
-def compiled(learning_rate="auto", sampler=kl.QDOPLangevin, **arguments):
-    model = network()
-    arguments = {"num_data": 200, "prior": kl.priors.Normal(1.0), "seed": 1, **arguments}
-    model.compile(
-        optimizer=sampler(learning_rate, **arguments),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    return model
 
 
 def rate(model):
@@ -207,7 +186,7 @@ def test_the_drift_clip_shortens_what_is_too_long_and_counts_it():
 
 
 def test_auto_goes_with_the_noise_correction():
-    assert kl.QDOPLangevin("auto", num_data=100, batch_size=10).batch_size == 10
+    assert kl.QDOPLangevin("auto", num_data=100, minibatch_correction=10).minibatch_correction == 10
 
 
 def test_the_clip_in_use():

@@ -12,32 +12,37 @@ import itertools
 import keras
 import numpy as np
 import pytest
-import test_optimizer_options
-import test_samplers
-from cases import Case
 from keras import ops
-from regression import (
+from targets.classification import compiled, data
+from targets.one_layer import JIT, SIGNS, NoLoss, dense, one_layer, run
+from targets.regression import (
     READ_EVERY,
     STEPS_PER_EXECUTION,
+    Constant,
     HalfSquaredError,
     Recorder,
     Regression,
     WeightedHalfSquaredError,
     relative_eigenvalues,
 )
-from test_automatic_learning_rate import compiled, data
-from test_stationary_law import slow
+from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin import preconditioners
+from keras_langevin.diagnostics.temperatures import chi_squared_band
 from keras_langevin.learning_rate.automatic import AutomaticLearningRate
 from keras_langevin.learning_rate.limits import StepSize
-from keras_langevin.optimizers.sghmc import SGHMC, chi_squared_band
+from keras_langevin.optimizers.sghmc import SGHMC
 from keras_langevin.schedules import CyclicalCosine
 from keras_langevin.weights import parameters
 
-JIT = keras.backend.backend() != "torch"
 BURN_IN = 80
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.law)
+
+
 one_scheme = pytest.mark.parametrize("scheme", [slow("baoab"), "euler"])
 both_schemes = pytest.mark.parametrize("scheme", ["baoab", "euler"])
 
@@ -120,7 +125,7 @@ def test_law_at_a_large_step(scheme, temperature):
     assert one_weight(optimizer) == pytest.approx(law(scheme, 0.375), rel=0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("momentum", [0.0, 0.6])
 @both_schemes
 def test_law_at_other_momenta(scheme, momentum):
@@ -226,7 +231,7 @@ class Chains(Regression):
         loss = HalfSquaredError() if batch_size is None else WeightedHalfSquaredError()
         model = self.model(optimizer, loss)
         optimizer.build(model.trainable_variables)
-        with optimizer.at_rest():
+        with optimizer.filling_metric():
             self.fit(model, 1, batch_size, whole=True)
         self.place(model, start)
         draw_momenta(optimizer, optimizer.temperature)
@@ -270,7 +275,11 @@ class Chains(Regression):
 PROBLEM = Chains()
 C = PROBLEM.quasi_diagonal_inverse()
 STIFFEST = np.linalg.eigvals(C @ PROBLEM.hessian).real.max()
-FROZEN = {"freeze_after": 1, "epsilon": 0.0, "statistics_stride": 1}
+FROZEN = {
+    "averaging": preconditioners.Averaging(freeze_after=1),
+    "epsilon": 0.0,
+    "statistics_stride": 1,
+}
 
 
 def qdop(
@@ -323,7 +332,7 @@ def test_covariance_with_a_metric(scheme, temperature):
     assert kinetic == pytest.approx(1.0, abs=0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 @both_schemes
 def test_covariance_with_a_metric_and_minibatches(scheme, temperature):
@@ -380,7 +389,7 @@ def fails_on_one_weight(cls, scheme):
     return not abs(position - 1) < 0.02 or not abs(kinetic - 1) < 0.02
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize(
     ("cls", "scheme"),
     [
@@ -397,7 +406,7 @@ def test_mutants_fail_the_test_of_the_law(cls, scheme):
     assert fails_on_one_weight(cls, scheme)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_a_wrong_reduction_of_the_noise_fails():
     variance = variance_for(0.8, 0.05)
     for cls in (SGHMC, ReducedForTheMomentumAlone):
@@ -407,7 +416,7 @@ def test_a_wrong_reduction_of_the_noise_fails():
         assert (position == pytest.approx(expected, rel=0.03)) == (cls is SGHMC)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @both_schemes
 def test_the_factor_in_the_place_of_its_transpose_fails(scheme):
     for metric_class in (preconditioners.QuasiDiagonalOuterProduct, FactorForItsTranspose):
@@ -418,7 +427,7 @@ def test_the_factor_in_the_place_of_its_transpose_fails(scheme):
 
 # -------------------------------------------------------------------------------- metrics
 
-ABSTRACT = ("Preconditioner", "AveragingPreconditioner", "Fisher")
+ABSTRACT = ("Preconditioner", "Averaging", "AveragingPreconditioner", "Diagonal", "Fisher")
 METRICS = [name for name in preconditioners.__all__ if name not in ABSTRACT]
 
 
@@ -438,8 +447,7 @@ def test_whitening_is_the_transpose_of_sampling(name):
     model.fit(x, y, batch_size=32, epochs=1, verbose=0)
     shapes, at = metric.layout.shapes, metric.current()
     whiten, sample, solve = (
-        test_samplers.dense(lambda v, f=f: f(at, v), shapes)
-        for f in (metric.whiten, metric.sample, metric.solve)
+        dense(lambda v, f=f: f(at, v), shapes) for f in (metric.whiten, metric.sample, metric.solve)
     )
     scale = np.abs(sample).max()
     np.testing.assert_allclose(whiten, sample.T, rtol=1e-4, atol=1e-6 * scale)
@@ -449,56 +457,16 @@ def test_whitening_is_the_transpose_of_sampling(name):
 # ------------------------------------------------------------------------- what it has to do
 
 
-@dataclasses.dataclass(frozen=True)
-class WithMetric(Case):
-    """A metric of its own for every optimizer."""
-
-    def make(self, learning_rate=0.1, num_data=100, **kwargs):
-        metric = preconditioners.QuasiDiagonalOuterProduct()
-        return super().make(learning_rate, num_data, preconditioner=metric, **kwargs)
-
-
-def no_inverse(num_data, stddev):
-    raise NotImplementedError
-
-
-ESTIMATING = Case(SGHMC, no_inverse, {"noise_estimate": "successive_differences"})
-CASES = [ESTIMATING, slow(WithMetric(SGHMC, no_inverse, {"friction": 0.5, "scheme": "euler"}))]
-every_case = pytest.mark.parametrize("case", CASES, ids=["estimating", "metric"])
-
-
-@every_case
-@pytest.mark.parametrize(
-    "test",
-    [
-        test_samplers.test_temperature_zero_adds_no_noise,
-        test_samplers.test_config_round_trip,
-        slow(test_samplers.test_the_noise_is_a_function_of_the_seed),
-        slow(test_optimizer_options.test_a_step_with_infinite_gradients_is_skipped),
-        slow(test_optimizer_options.test_frozen_layers_stay),
-        slow(test_optimizer_options.test_four_micro_batches_are_one_batch),
-    ],
-    ids=lambda test: test.__name__,
-)
-def test_as_every_sampler(test, case):
-    test(case)
-
-
-@every_case
-def test_a_saved_model_continues_as_if_it_had_not_stopped(case, tmp_path):
-    test_optimizer_options.test_a_saved_model_continues_as_if_it_had_not_stopped(case, tmp_path)
-
-
 def path(optimizer, steps=6):
     keras.utils.set_random_seed(0)
-    model = test_samplers.one_layer(optimizer, "mse", units=2)
+    model = one_layer(optimizer, "mse", units=2)
     x = np.random.default_rng(0).normal(size=(16, 3))
-    return test_samplers.run(model, x, x[:, :2], steps)[0]
+    return run(model, x, x[:, :2], steps)[0]
 
 
 @both_schemes
 def test_cold_it_is_sgd_with_momentum(scheme):
-    cold = path(SGHMC(0.1, 16, 0.8, scheme=scheme, temperature=0.0, prior=None))
+    cold = path(SGHMC(0.1, num_data=16, momentum=0.8, scheme=scheme, temperature=0.0, prior=None))
     expected = path(keras.optimizers.SGD(0.1, momentum=0.8))
     np.testing.assert_allclose(cold, expected, rtol=1e-5, atol=1e-6)
 
@@ -507,7 +475,7 @@ def test_cold_it_is_sgd_with_momentum(scheme):
 def test_without_noise_while_a_schedule_explores(scheme):
     def cyclical(temperature):
         rate = CyclicalCosine(0.05, cycle_steps=6, exploration=0.5)
-        return path(SGHMC(rate, 16, scheme=scheme, temperature=temperature, seed=1))
+        return path(SGHMC(rate, num_data=16, scheme=scheme, temperature=temperature, seed=1))
 
     warm, cold = cyclical(1.0), cyclical(0.0)
     np.testing.assert_array_equal(warm[:3], cold[:3])
@@ -518,8 +486,8 @@ def test_without_noise_while_a_schedule_explores(scheme):
 def test_friction_is_a_momentum(scheme):
     time = (0.05 / 16) ** 0.5
     β = np.exp(-3 * time) if scheme == "baoab" else 1 - 3 * time
-    by_momentum = path(SGHMC(0.05, 16, β, scheme=scheme, seed=1))
-    optimizer = SGHMC(0.05, 16, friction=3.0, scheme=scheme, seed=1)
+    by_momentum = path(SGHMC(0.05, num_data=16, momentum=β, scheme=scheme, seed=1))
+    optimizer = SGHMC(0.05, num_data=16, friction=3.0, scheme=scheme, seed=1)
     np.testing.assert_allclose(path(optimizer), by_momentum, rtol=1e-4, atol=1e-6)
     assert optimizer.momentum == pytest.approx(β, rel=1e-6)
 
@@ -555,8 +523,8 @@ def test_the_logs_hold_the_kinetic_temperature(scheme):
         seed=1,
         preconditioner=metric,
     )
-    model = test_samplers.one_layer(optimizer, test_samplers.NoLoss(), units=250)
-    data = test_samplers.Constant(test_samplers.SIGNS, np.zeros((4, 250)), steps=100)
+    model = one_layer(optimizer, NoLoss(), units=250)
+    data = Constant(SIGNS, np.zeros((4, 250)), steps=100)
     logs = model.fit(data, verbose=0, callbacks=[kl.PosteriorSampler(burn_in=0)]).history
     bounds = [logs[f"kinetic_temperature_{which}"][0] for which in ("low", "high")]
     assert bounds == pytest.approx([0.3 * 0.889, 0.3 * 1.119], abs=0.3 * 0.0005)  # d = 1000
@@ -564,7 +532,7 @@ def test_the_logs_hold_the_kinetic_temperature(scheme):
     assert logs["noise_scale"][0] == pytest.approx((2 * 0.05 * 0.3 * 0.1 / 100) ** 0.5, rel=1e-4)
 
 
-@pytest.mark.parametrize(("degrees", "low", "high"), [(20, 0.3717, 1.9998), (1000, 0.8886, 1.1190)])
+@every_row("degrees, low, high", [(20, 0.3717, 1.9998), (1000, 0.8886, 1.1190)])
 def test_the_chi_squared_band(degrees, low, high):
     """Against tables of χ²: 7.434 and 39.997 for 20 degrees of freedom."""
     assert chi_squared_band(degrees) == pytest.approx((low, high), rel=0.01)
@@ -600,8 +568,8 @@ def test_auto_bounds_the_noise_of_minibatches():
 # --------------------------------------------------------------------------------- arguments
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
+@every_row(
+    "arguments, message",
     [
         ({"momentum": 1.0}, r"`momentum` must be in \[0, 1\).*momentum=1\.0"),
         ({"momentum": -0.1}, r"`momentum` must be in \[0, 1\)"),
@@ -614,13 +582,12 @@ def test_auto_bounds_the_noise_of_minibatches():
         ({"noise_estimate": "fisher"}, '`noise_estimate` must be None.*"successive_differences"'),
         ({"batch_size": 20}, "without momentum.*batch_size=20.*noise_estimate"),
         (
-            {"preconditioner": preconditioners.RMSProp(correction=True)},
-            "divergence term.*correction=True",
+            {"preconditioner": preconditioners.RMSProp(divergence=True)},
+            "divergence term.*divergence=True",
         ),
         ({"num_data": None}, "`num_data` is required"),
         ({"use_ema": True}, "collapses the variance"),
     ],
-    ids=lambda value: str(value)[:40],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -636,7 +603,9 @@ def test_bad_arguments(arguments, message):
     ],
 )
 def test_config_round_trip(arguments):
-    metric = preconditioners.QuasiDiagonalOuterProduct(damping=3.0, freeze_after=7)
+    metric = preconditioners.QuasiDiagonalOuterProduct(
+        damping=3.0, averaging=preconditioners.Averaging(freeze_after=7)
+    )
     optimizer = SGHMC(0.1, num_data=50, preconditioner=metric, **arguments)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(again) is SGHMC

@@ -5,9 +5,10 @@ import keras
 import numpy as np
 import pytest
 from cases import JIT_IF_NEEDED
-from gaussian_chain import GaussianChain, state
 from keras import ops
-from regression import READ_EVERY, Recorder
+from targets.gaussian_chain import GaussianChain, state
+from targets.regression import READ_EVERY, Recorder
+from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin.optimizers import smile
@@ -16,7 +17,7 @@ from keras_langevin.optimizers.step_size_tuner import AbsoluteEnergy, EnergyVari
 
 WIDE = np.logspace(-1, 1, 100)
 UNIT = np.ones(100)
-slow = pytest.mark.slow
+slow = pytest.mark.law
 needs_speed = pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="tens of thousands of steps, eagerly"
 )
@@ -494,17 +495,16 @@ def test_config_round_trip():
     assert config["decoherence_length"] == 3.0 and config["freeze_after"] == 9
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
+@every_row(
+    "arguments, words",
     [
-        ({"learning_rate": "auto"}, "learning_rate"),
+        ({"learning_rate": "auto", "tuner": None}, "learning_rate"),
         ({"learning_rate": keras.optimizers.schedules.CosineDecay(0.1, 10)}, "tuner=None"),
         ({"tuner": "gamma"}, "tuner"),
         ({"temperature": 0.0}, "temperature"),
         ({"target_energy": 0.0}, "target_energy"),
         ({"decoherence_length": -1.0}, "decoherence_length"),
         ({"preconditioner": kl.preconditioners.Euclidean()}, "preconditioner"),
-        ({"batch_size": 10}, "batch_size"),
         ({"tuning_steps": 1.5}, "tuning_steps"),
         ({"variance_decay": 1.5}, "variance_decay"),
     ],

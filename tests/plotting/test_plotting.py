@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from targets.rows import every_row
 
 from keras_langevin import calibration, plotting
 from keras_langevin.plotting import classification, style
@@ -53,7 +54,7 @@ FIGURES = {
     "predictive_band": lambda **k: plotting.predictive_band(X, BAND, data=(X, X), **k),
     "coverage": lambda **k: plotting.coverage(PIT, **k),
 }
-every_figure = pytest.mark.parametrize("name", FIGURES)
+every_figure = every_row("name", FIGURES)
 
 
 @pytest.fixture(autouse=True)
@@ -64,9 +65,13 @@ def fresh_session():
     plt.close("all")
 
 
+def new_axes():
+    return Figure(layout="constrained").subplots()
+
+
 @pytest.fixture
 def ax():
-    return Figure(layout="constrained").subplots()
+    return new_axes()
 
 
 def test_the_table_above_is_complete():
@@ -77,8 +82,8 @@ def test_the_table_above_is_complete():
 
 
 @every_figure
-def test_draws_on_the_given_axes_and_changes_nothing_else(name, ax):
-    settings = dict(matplotlib.rcParams)
+def test_draws_on_the_given_axes_and_changes_nothing_else(name):
+    settings, ax = dict(matplotlib.rcParams), new_axes()
     assert FIGURES[name](ax=ax) is ax
     assert not plt.get_fignums()
     assert dict(matplotlib.rcParams) == settings
@@ -90,17 +95,12 @@ def test_draws_on_the_given_axes_and_changes_nothing_else(name, ax):
 
 @every_figure
 def test_makes_one_figure_when_there_are_no_axes(name):
+    """At its size, title, labels, ticks and legend stay inside."""
+    plt.close("all")
     figure = FIGURES[name]().figure
     assert plt.get_fignums() == [figure.number]
     assert tuple(figure.get_size_inches()) == style.SIZE
     figure.savefig(io.BytesIO())
-
-
-@every_figure
-def test_words_stay_inside_the_figure(name):
-    """At the size of a new figure: title, labels, ticks and legend."""
-    figure = FIGURES[name]().figure
-    figure.canvas.draw()
     inner, outer = figure.get_tightbbox(), figure.bbox_inches
     assert inner.x0 >= -0.01
     assert inner.y0 >= -0.01
@@ -191,9 +191,7 @@ def binomial_counts(num_chains, num_draws, num_bins):
     return level, np.sqrt(level * (1 - 1 / num_bins))
 
 
-@pytest.mark.parametrize(
-    ("law", "is_right"), [(uniform_counts, True), (binomial_counts, False)], ids=["law", "mutant"]
-)
+@every_row("law, is_right", [(uniform_counts, True), (binomial_counts, False)])
 def test_rank_band_holds_95_percent_of_the_steps(law, is_right):
     """Two chains push each other's ranks, so that binomial counts would spread too much."""
     num_chains, num_draws, num_bins = 2, 400, 8
@@ -238,11 +236,7 @@ def wald_interval(share, count):
     return share - half, share + half
 
 
-@pytest.mark.parametrize(
-    ("interval", "is_right"),
-    [(classification.wilson_interval, True), (wald_interval, False)],
-    ids=["law", "mutant"],
-)
+@every_row("interval, is_right", [(classification.wilson_interval, True), (wald_interval, False)])
 def test_wilson_interval_solves_its_equation(interval, is_right):
     share, count = np.array([0.0, 0.3, 0.9]), np.array([4, 10, 50])
     residual = wilson_equation(np.array(interval(share, count)), share, count)
@@ -469,8 +463,8 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("call, words", BAD.values(), ids=BAD)
-def test_bad_input(call, words):
+@every_row("what, call, words", [(what, *row) for what, row in BAD.items()])
+def test_bad_input(what, call, words):
     with pytest.raises(ValueError, match=words) as error:
         call()
     assert "Received: " in str(error.value)

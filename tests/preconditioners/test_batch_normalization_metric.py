@@ -6,14 +6,22 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from cases import MOMENTS_ALONE
+from cases import JIT_IF_NEEDED, MOMENTS_ALONE
 from keras import layers, ops
-from regression import Constant
-from statistics_cases import BACKEND, BATCH, einsum, make_branches, make_data, measure, runs_here
-from test_samplers import JIT, NoLoss, dense, one_layer, run
+from targets.one_layer import NoLoss, dense, one_layer, run
+from targets.regression import Constant
+from targets.statistics_cases import (
+    BACKEND,
+    BATCH,
+    einsum,
+    make_branches,
+    make_data,
+    measure,
+    runs_here,
+)
 
 import keras_langevin as kl
-from keras_langevin.preconditioners import BatchNormalization
+from keras_langevin.preconditioners import Averaging, BatchNormalization
 from keras_langevin.preconditioners.preconditioner import BlockLayout, Layout
 
 # ------------------------------------------------------------------------- what is measured
@@ -115,7 +123,7 @@ def assert_measured(value, features, inputs, positions):
         np.testing.assert_allclose(value[kind], expected[kind], rtol=1e-5, atol=1e-6, err_msg=kind)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("family", INPUTS)
 def test_measures_the_moments_of_the_inputs(family):
     """Over batch and positions, each input once: neither the padding nor how often a kernel
@@ -131,7 +139,7 @@ def test_measures_the_moments_of_the_inputs(family):
         assert_measured(value[name], features[0](x) if features else x, inputs, positions)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_a_separable_convolution_is_measured_as_two_layers():
     make = lambda: layers.SeparableConv2D(3, 2, depth_multiplier=2)  # noqa: E731
     model = make_branches((5, 4, 2), {"separable": make})
@@ -260,7 +268,7 @@ def dense_unit(x, scale, epsilons=(0.0, 0.0)):
     return preconditioning(x.mean(axis=0), x.var(axis=0), scale, pairs, epsilons=epsilons)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_the_covariance_of_the_noise():
     """Every unit is a draw. Three inputs and two examples: q² = 3/2."""
     units, eta, n = 400_000, 0.1, 50
@@ -328,9 +336,7 @@ def test_the_average_is_a_mixture_of_the_minibatches(sizes):
     batches = drifting_batches(*sizes)
     rates = [max(0.4, (1 / 0.5**2 + t) ** -0.5) for t in range(1, len(sizes))]
     assert rates[1] > rates[2] == 0.4  # both laws of the rate
-    optimizer = kl.BNPLangevin(
-        0.0, num_data=50, statistics_rate=0.5, statistics_rate_floor=0.4, seed=1
-    )
+    optimizer = kl.BNPLangevin(0.0, num_data=50, averaging=Averaging(rate=0.5, floor=0.4), seed=1)
     states, _ = trained_on(optimizer, batches)
     for t in range(len(sizes)):
         expected = mixture(batches[: t + 1], rates[:t])
@@ -346,7 +352,7 @@ STEPS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("name", STEPS)
 def test_the_steps_are_the_stated_ones(name):
     """θ − η C ∇G with the metric from before the minibatch, or after it. Ten inputs and four
@@ -358,17 +364,15 @@ def test_the_steps_are_the_stated_ones(name):
         num_data=50,
         temperature=0.0,
         prior=None,
-        statistics_rate=0.3,
-        statistics_rate_floor=0.3,
+        averaging=Averaging(rate=0.3, floor=0.3, **arguments),
         epsilon=1e-4,
         relative_epsilon=1e-6,
         seed=1,
-        **arguments,
     )
     rng = np.random.default_rng(1)
     θ = rng.normal(size=(11, 2))
     _, path = trained_on(optimizer, batches, [θ[:10], θ[10]])
-    at_rest = optimizer.preconditioner.lagged  # in the first step, which fills the metric
+    at_rest = optimizer.preconditioner.averaging.lagged  # in the first step, which fills the metric
     for (x, y), (start, stop), weights in zip(batches, seen, path, strict=True):
         design = np.c_[x, np.ones(len(x))]
         gradient = 2 * design.T @ (design @ θ - y) / y.size
@@ -385,7 +389,7 @@ def test_the_steps_are_the_stated_ones(name):
 
 def two_layers(optimizer):
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh"), layers.Dense(2)])
-    model.compile(optimizer, loss="mse", jit_compile=JIT)
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     rng = np.random.default_rng(1)
     model.set_weights([rng.normal(0.0, 0.3, w.shape) for w in model.get_weights()])
     return kl.track_statistics(model, optimizer)
@@ -396,10 +400,10 @@ def ill_scaled_data():
     return rng.normal([3.0, -1.0, 0.5], [0.5, 2.0, 0.1], size=(16, 3)), rng.normal(size=(16, 2))
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_the_metric_of_a_layer_follows_the_weights_of_earlier_layers_alone():
     """So that the divergence Σ_j ∂C_ij/∂θ_j is zero."""
-    model = two_layers(kl.BNPLangevin(0.0, num_data=16, statistics_rate_floor=1.0, seed=1))
+    model = two_layers(kl.BNPLangevin(0.0, num_data=16, averaging=Averaging(floor=1.0), seed=1))
     x, y = ill_scaled_data()
 
     def states():
@@ -493,7 +497,7 @@ def test_cold_training_on_ill_scaled_inputs():
 def test_inputs_far_from_zero_do_not_cancel():
     """Mean over spread of 1000: raw second moments would lose the variance in float32."""
     x = np.random.default_rng(0).normal(1000.0, 1.0, size=(256, 3)).astype("float32")
-    optimizer = kl.BNPLangevin(0.0, num_data=256, statistics_rate_floor=0.5, seed=1)
+    optimizer = kl.BNPLangevin(0.0, num_data=256, averaging=Averaging(floor=0.5), seed=1)
     model = one_layer(optimizer, NoLoss(), units=1)
     run(model, x, np.zeros((256, 1)), steps=30)
     variance = ops.convert_to_numpy(optimizer.preconditioner.states[1])
@@ -507,7 +511,7 @@ def test_layers_that_are_not_measured_have_the_identity():
     hidden = layers.Conv1D(4, 1, groups=2, name="grouped")(hidden)
     model = keras.Model(words, layers.Dense(2, name="head")(layers.Flatten()(hidden)))
     optimizer = kl.BNPLangevin(0.01, num_data=8, seed=1)
-    model.compile(optimizer, loss="mse", jit_compile=JIT)
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     with pytest.warns(UserWarning, match=r"layers Embedding 'words', Conv1D 'grouped'\. "):
         kl.track_statistics(model, optimizer)
     model.fit(np.array([[0, 1], [2, 3]] * 4), np.ones((8, 2)), batch_size=8, verbose=0)

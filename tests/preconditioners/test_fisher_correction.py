@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from natural_gradient_cases import flat, prepared
+from targets.natural_gradient_cases import flat, prepared
 
 import keras_langevin as kl
 from keras_langevin.preconditioners.fisher_correction import by_autodiff, by_finite_difference
@@ -48,7 +48,9 @@ class Logistic:
         return np.einsum("ijj->i", weighted) / np.linalg.det(self.metric(θ)) ** power
 
     def fisher(self, structure="dense"):
-        optimizer = kl.SNGD(0.1, 20, batch_size=5, damping=self.damping, structure=structure)
+        optimizer = kl.SNGD(
+            0.1, num_data=20, batch_size=5, damping=self.damping, structure=structure
+        )
         keras.utils.set_random_seed(0)
         dense = layers.Dense(1, use_bias=False, dtype="float64")
         model = keras.Sequential([keras.Input((2,), dtype="float64"), dense])

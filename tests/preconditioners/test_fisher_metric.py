@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from natural_gradient_cases import CLASSES, LOGITS, flat, prepared, small_network, values_of
+from targets.natural_gradient_cases import CLASSES, LOGITS, flat, prepared, small_network, values_of
 
 import keras_langevin as kl
 from keras_langevin.preconditioners import dense_fisher
@@ -70,7 +70,7 @@ def test_dense_fisher_is_that_of_the_likelihood(name, monkeypatch):
     loss, outputs, information = INFORMATION[name]
     model = small_network(outputs)
     x = np.random.default_rng(0).normal(size=(7, 3)).astype("float32")
-    metric = prepared(kl.NGD(0.1, 20, batch_size=5, damping=0.0), model, x, loss=loss)
+    metric = prepared(kl.NGD(0.1, num_data=20, batch_size=5, damping=0.0), model, x, loss=loss)
     expected = dense_reference(model, x, information)
     value = ops.convert_to_numpy(metric.matrix(values_of(model), metric.tensors()))
     np.testing.assert_allclose(value, expected, atol=2e-4 * np.abs(expected).max())
@@ -83,9 +83,9 @@ def test_draws_average_to_the_exact_fisher():
     model = small_network(3)
     x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
     x = np.tile(x, (100, 1))
-    exact = prepared(kl.NGD(0.1, 20, batch_size=5), model, x, loss=CLASSES)
+    exact = prepared(kl.NGD(0.1, num_data=20, batch_size=5), model, x, loss=CLASSES)
     exact = ops.convert_to_numpy(exact.matrix(values_of(model), exact.tensors()))
-    drawn = prepared(kl.NGD(0.1, 20, batch_size=5, num_draws=20), model, x, loss=CLASSES)
+    drawn = prepared(kl.NGD(0.1, num_data=20, batch_size=5, num_draws=20), model, x, loss=CLASSES)
     drawn = ops.convert_to_numpy(drawn.matrix(values_of(model), drawn.tensors()))
     np.testing.assert_allclose(drawn, exact, atol=0.05 * np.abs(exact).max())
 
@@ -94,7 +94,7 @@ def test_the_empirical_fisher_is_that_of_the_labels():
     model = small_network(3)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(6, 3)).astype("float32"), rng.integers(0, 3, 6)
-    optimizer = kl.NGD(0.1, 20, batch_size=5, fisher="empirical")
+    optimizer = kl.NGD(0.1, num_data=20, batch_size=5, fisher="empirical")
     metric = prepared(optimizer, model, x, y, loss=CLASSES)
     outputs = ops.convert_to_numpy(model(x)).astype("float64")
     slopes = np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True) - np.eye(3)[y]
@@ -117,7 +117,7 @@ def test_structured_fisher_keeps_its_entries(structure):
     x = rng.normal([3.0, -2.0, 0.1], [1.0, 0.1, 2.0], size=(9, 3)).astype("float32")
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2, bias_initializer="normal")])
     delta = 0.01
-    optimizer = kl.NGD(0.1, 20, batch_size=5, structure=structure, damping=delta)
+    optimizer = kl.NGD(0.1, num_data=20, batch_size=5, structure=structure, damping=delta)
     metric_of = prepared(optimizer, model, x)
     metric = metric_of.at(values_of(model))
     p = 1 / (1 + np.exp(-ops.convert_to_numpy(model(x)).astype("float64")))
@@ -147,7 +147,7 @@ def test_structured_fisher_keeps_its_entries(structure):
 def test_solve_undoes_multiply_and_noise_has_the_inverse_as_covariance(structure):
     model = small_network(2, layers.Dense(2, use_bias=False))
     x = np.random.default_rng(0).normal(size=(30, 3)).astype("float32")
-    optimizer = kl.NGD(0.1, 40, batch_size=5, structure=structure)
+    optimizer = kl.NGD(0.1, num_data=40, batch_size=5, structure=structure)
     metric_of = prepared(optimizer, model, x)
     metric = metric_of.at(values_of(model))
     shapes = metric_of.layout.shapes

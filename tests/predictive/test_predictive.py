@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 from scipy import optimize, special, stats
+from targets.rows import every_row
 
 from keras_langevin.losses import GaussianNLL
 from keras_langevin.predictive import (
@@ -260,8 +261,8 @@ def make(name, *args, **kwargs):
     return getattr(keras.losses, name)(*args, **kwargs)
 
 
-@pytest.mark.parametrize(
-    ("loss", "activation", "family", "output", "noise"),
+@every_row(
+    "loss, activation, family, output, noise",
     [
         (
             make("SparseCategoricalCrossentropy", from_logits=True),
@@ -293,9 +294,7 @@ class MySparse(keras.losses.SparseCategoricalCrossentropy):
     pass
 
 
-@pytest.mark.parametrize(
-    "loss", [None, "mae", keras.losses.Huber(), MySparse(), make("MeanSquaredError", "sum")]
-)
+@every_row("loss", [None, "mae", keras.losses.Huber(), MySparse(), make("MeanSquaredError", "sum")])
 def test_an_unknown_loss_needs_output(loss):
     model = network(loss=loss)
     with pytest.raises(ValueError, match='Pass `output=`, one of:\n  "logits"'):
@@ -303,8 +302,8 @@ def test_an_unknown_loss_needs_output(loss):
     assert resolve_families(model, output="logits").output == "logits"
 
 
-@pytest.mark.parametrize(
-    ("model", "output", "noise", "message"),
+@every_row(
+    "model, output, noise, message",
     [
         (("mse",), "logits", None, 'Received: output="logits"'),
         (("mse",), None, 0.5, "Received: noise_stddev=0.5"),

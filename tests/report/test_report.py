@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from cases import JIT_IF_NEEDED
+from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin import calibration
@@ -264,8 +265,8 @@ NOTHING_WRONG = {
 }
 
 
-@pytest.mark.parametrize(
-    ("change", "level", "words"),
+@every_row(
+    "change, level, words",
     [
         ({}, "good", "Nothing is wrong"),
         ({"learning_rate": 0.6, "minibatch_noise": 3.0}, "problem", "too large, about 30 times"),

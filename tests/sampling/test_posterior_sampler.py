@@ -10,7 +10,9 @@ import keras
 import numpy as np
 import pytest
 from cases import JIT_IF_NEEDED
+from targets.rows import every_row
 
+import keras_langevin as kl
 from keras_langevin.optimizers import DOPLangevin, QDOPLangevin
 from keras_langevin.sampling.posterior_sampler import PosteriorSampler
 from keras_langevin.sampling.schedule import SamplingSchedule
@@ -21,13 +23,16 @@ from keras_langevin.weights import is_statistic, named_weights
 NUM_DATA, BATCH = 20, 4  # five batches an epoch
 
 
-class FakeLangevin(keras.optimizers.SGD):
-    """What the sampler looks at in an optimizer that samples."""
+class FakeLangevin(kl.Sampler):
+    """A sampler of somebody else's: plain descent that states a target."""
 
-    def __init__(self, num_data=NUM_DATA, temperature=0.5, **kwargs):
-        super().__init__(**kwargs)
-        self.num_data = num_data
-        self.temperature = temperature
+    def __init__(self, learning_rate=0.01, *, num_data=NUM_DATA, temperature=0.5, **kwargs):
+        super().__init__(
+            learning_rate, num_data=num_data, temperature=temperature, prior=None, **kwargs
+        )
+
+    def advance(self, values, gradients, statistics, metric, learning_rate):
+        return [θ - learning_rate * g for θ, g in zip(values, gradients, strict=True)], []
 
     def sampler_logs(self):
         return {"step_norm": np.float32(3.0)}
@@ -86,8 +91,8 @@ def assert_same(one, other, **tolerance):
 # ---------------------------------------------------------------------------- the schedule
 
 
-@pytest.mark.parametrize("burn_in", [0, 1, 3])
-@pytest.mark.parametrize("thinning", [1, 2, 3])
+@every_row("burn_in", [0, 1, 3])
+@every_row("thinning", [1, 2, 3])
 def test_schedule_is_its_definition(burn_in, thinning):
     schedule = SamplingSchedule(burn_in, thinning, "epoch")
     due = [e for e in range(1, 20) if e > burn_in and (e - burn_in) % thinning == 0]
@@ -95,7 +100,7 @@ def test_schedule_is_its_definition(burn_in, thinning):
     assert [e for e in range(20) if schedule.includes(e)] == due
 
 
-@pytest.mark.parametrize("execution", [1, 2, 3, 5, 7])
+@every_row("execution", [1, 2, 3, 5, 7])
 def test_doubling_keeps_what_the_doubled_schedule_draws(execution):
     """Also where an execution of several steps spans several positions."""
     for burn_in, thinning in [(0, 1), (4, 1), (3, 2), (5, 3)]:
@@ -431,7 +436,7 @@ def test_a_bare_callback_with_steps():
     assert len(sampler.samples) == 1
 
 
-@pytest.mark.parametrize(
+@every_row(
     "arguments",
     [
         {"burn_in": -1},

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from cases import slow_but_for
 from keras import ops
-from regression import Constant, HalfSquaredError
+from targets.one_layer import JIT, SIGNS, NoLoss, one_layer, run
+from targets.regression import Constant, HalfSquaredError
+from targets.rows import every_row
 from test_posterior_sampler import assert_same, compiled, fit, steps
-from test_samplers import JIT, SIGNS, NoLoss, one_layer, run
 
 import keras_langevin as kl
 from keras_langevin import schedules
@@ -76,7 +77,7 @@ def paper_rate(initial, k, total, cycles):
     return initial / 2 * (np.cos(np.pi * ((k - 1) % cycle) / cycle) + 1)
 
 
-@pytest.mark.parametrize("cls", [schedules.CyclicalCosine, *MUTANTS[:2]])
+@every_row("cls", [schedules.CyclicalCosine, *MUTANTS[:2]])
 def test_the_cycle_is_the_papers(cls):
     total, cycles = 103, 4  # cycles of 26 steps, the last one cut short
     expected = paper_rate(0.3, np.arange(1, total + 1), total, cycles)
@@ -127,8 +128,8 @@ class OffsetForgotten(schedules.PolynomialDecay):
         return super().__call__(step - self.offset + 1)
 
 
-@pytest.mark.parametrize("cls", [schedules.PolynomialDecay, OffsetForgotten])
-@pytest.mark.parametrize("power", [0.55, 1.0])
+@every_row("cls", [schedules.PolynomialDecay, OffsetForgotten])
+@every_row("power", [0.55, 1.0])
 def test_polynomial_decay(cls, power):
     """Halved at (b + t)/b = 2^(1/γ), again at 4^(1/γ), and a sum of squares that converges."""
     offset, first = 50.0, 0.2
@@ -143,8 +144,8 @@ def test_polynomial_decay(cls, power):
         np.testing.assert_allclose(values(schedule, 300), exact, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("make", "match"),
+@every_row(
+    "make, match",
     [
         (lambda: schedules.PolynomialDecay(0.0, 1.0), "`scale` must be greater than zero"),
         (lambda: schedules.PolynomialDecay(0.1, 0), "`offset` must be greater than zero"),
@@ -163,9 +164,8 @@ def test_arguments_are_checked(make, match):
         make()
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [schedules.PolynomialDecay(0.3, 20, 0.7), schedules.CyclicalCosine(0.2, 17, 0.25)],
+@every_row(
+    "schedule", [schedules.PolynomialDecay(0.3, 20, 0.7), schedules.CyclicalCosine(0.2, 17, 0.25)]
 )
 def test_config_round_trip(schedule):
     """Keras has a schedule of its own called PolynomialDecay."""
@@ -197,7 +197,7 @@ def largest_deviation(schedule):
     cycles of 20,000 chains in one compiled `fit`."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(REPLICAS, use_bias=False)])
     prior = kl.priors.Normal(0.5)
-    optimizer = kl.SGLD(schedule, NUM_DATA, temperature=TEMPERATURE, prior=prior, seed=1)
+    optimizer = kl.SGLD(schedule, num_data=NUM_DATA, temperature=TEMPERATURE, prior=prior, seed=1)
     model.compile(optimizer, HalfSquaredError(), jit_compile=JIT)
     y = np.linspace(-1.0, 2.0, NUM_DATA)
     mode = y.mean() / HESSIAN
@@ -246,7 +246,9 @@ def test_the_divergence_term_is_part_of_the_noise():
     def path(temperature):
         keras.utils.set_random_seed(0)
         schedule = schedules.CyclicalCosine(0.01, 4, 0.5)
-        optimizer = kl.RMSPropLangevin(schedule, 16, temperature=temperature, correction=True)
+        optimizer = kl.RMSPropLangevin(
+            schedule, num_data=16, temperature=temperature, divergence=True
+        )
         return run(one_layer(optimizer, "mse", units=2), x, x[:, :2], steps=4)[0]
 
     x = np.random.default_rng(0).normal(size=(16, 3))
@@ -357,7 +359,7 @@ def test_ensemble_of_nothing_but_exploration():
 # ------------------------------------------------------------------------------- doubling
 
 
-@pytest.mark.parametrize("execution", [1, 3])
+@every_row("execution", [1, 3])
 def test_doubling_that_keeps_the_first_position_keeps_the_others(execution):
     schedule = SamplingSchedule(4, 3, "step")
     for keeps_first in (False, True, True, False):

@@ -1,21 +1,19 @@
 """fisher="model": what the probes measure inside `fit` is the true Fisher information."""
 
-import os
-
 import keras
 import numpy as np
 import pytest
+from cases import JIT_IF_NEEDED
 from keras import layers, ops
-from statistics_cases import BACKEND, Descent, measured
-from statistics_cases import __file__ as STATISTICS_CASES
-from test_statistics_tracking import run_python
+from targets.another_process import run_python
+from targets.rows import every_row
+from targets.statistics_cases import BACKEND, Descent, measured
 
 import keras_langevin as kl
 from keras_langevin.statistics.model_labels import ModelLabels
 from keras_langevin.statistics.reference import per_example_statistics
 from keras_langevin.weights import is_statistic, parameters
 
-JIT = BACKEND != "torch"
 BATCH, INPUTS = 6, 4
 
 
@@ -69,7 +67,7 @@ def record(
         optimizer = kl.QDOPLangevin(
             0.0, num_data=len(x), fisher=fisher, seed=seed, statistics_stride=1
         )
-    model.compile(optimizer, loss=loss, jit_compile=JIT, loss_weights=loss_weights)
+    model.compile(optimizer, loss=loss, jit_compile=JIT_IF_NEEDED, loss_weights=loss_weights)
     kl.track_statistics(model, model.optimizer)
     recorder = Record()
     kwargs = {"batch_size": len(x), "shuffle": False, "verbose": 0, **kwargs}
@@ -188,7 +186,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize(
-    ("hidden", "units"), [(3, 1), (0, 3), pytest.param(0, 1, marks=pytest.mark.slow)]
+    ("hidden", "units"), [(3, 1), (0, 3), pytest.param(0, 1, marks=pytest.mark.law)]
 )
 def test_one_yes_or_no_is_exact(units, hidden):
     """The square of a sign is 1: where one output reaches a weight nothing is left to chance."""
@@ -208,7 +206,7 @@ def test_probabilities_as_outputs():
     assert relative_error(step, expected) < 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("family", FAMILIES)
 def test_drawn_labels_give_the_true_fisher(family):
     units, loss, information, labels = FAMILIES[family]
@@ -240,7 +238,7 @@ def test_dop_measures_the_diagonal_of_the_same():
 # ----------------------------------------------------------------------------- the draws
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_draws_are_new_in_every_step_and_repeat_with_the_seed():
     def kernel_moments(seed):
         x, y = inputs(), np.zeros((BATCH, 2), "float32")
@@ -270,7 +268,7 @@ def test_another_seed_or_fisher_tracks_anew():
     assert "compute_loss" not in model.__dict__
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_accumulated_statistics_are_those_of_the_whole_batch():
     model, x = network(1), inputs(8)
     expected = true_fisher(model.get_weights(), x, bernoulli)
@@ -282,7 +280,7 @@ def test_accumulated_statistics_are_those_of_the_whole_batch():
     assert ops.convert_to_numpy(count) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_half_precision_measures_the_same():
     x, y = inputs(), np.ones((BATCH, 1), "float32")
     expected = true_fisher(network(1).get_weights(), x, bernoulli)
@@ -312,6 +310,7 @@ class CountCalls(layers.Layer):
         return x
 
 
+@pytest.mark.backend
 def test_training_is_bit_for_bit_that_without_it():
     """Also where layers draw random numbers, keep moving values or add to the loss."""
     x = inputs(40)
@@ -331,7 +330,7 @@ def test_training_is_bit_for_bit_that_without_it():
         )
         optimizer = ModelDescent(0.1)
         optimizer.statistics = fisher and "quasi_diagonal"
-        model.compile(optimizer, loss="mse", metrics=["mae"], jit_compile=JIT)
+        model.compile(optimizer, loss="mse", metrics=["mae"], jit_compile=JIT_IF_NEEDED)
         kl.track_statistics(model, optimizer)
         history = model.fit(
             x, y, batch_size=8, epochs=3, shuffle=False, verbose=0, validation_data=(x, y)
@@ -359,7 +358,7 @@ def test_only_a_training_step_of_the_tracked_model_has_a_second_pass(monkeypatch
     per_example_statistics(model, x, y)
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("seed", [None, 1])
 def test_dropout_is_on_and_its_masks_are_not_those_of_the_gradient(seed):
     """Statistics are non-zero where the second pass kept the input, and gradients where the
@@ -412,8 +411,8 @@ WEIGHTS = np.array([0.0, 1.0, 2.0, 0.5, 3.0, 1.0], "float32")
     ("reduction", "shape"),
     [
         ("sum_over_batch_size", (BATCH,)),
-        pytest.param("sum_over_batch_size", (BATCH, 1), marks=pytest.mark.slow),
-        pytest.param("mean_with_sample_weight", (BATCH,), marks=pytest.mark.slow),
+        pytest.param("sum_over_batch_size", (BATCH, 1), marks=pytest.mark.law),
+        pytest.param("mean_with_sample_weight", (BATCH,), marks=pytest.mark.law),
         ("mean_with_sample_weight", (BATCH, 1)),
     ],
 )
@@ -437,7 +436,7 @@ def two_heads():
     return model
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_several_outputs_with_their_weights():
     """The heads, one yes or no and one Gaussian number each, are exact; what they share adds."""
     model, x = two_heads(), inputs()
@@ -464,14 +463,14 @@ def test_several_outputs_with_their_weights():
 # ---------------------------------------------------------------- with everything else
 
 
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("sampler", [kl.DOPLangevin, kl.QDOPLangevin])
 def test_samples_with_automatic_rate_and_saves(sampler, tmp_path):
     x = inputs(64)
     y = (x.sum(axis=1, keepdims=True) > 2).astype("float32")
     model = network(1)
     optimizer = sampler("auto", num_data=64, fisher="model", seed=1)
-    model.compile(optimizer, loss=BINARY, jit_compile=JIT)
+    model.compile(optimizer, loss=BINARY, jit_compile=JIT_IF_NEEDED)
     callback = kl.PosteriorSampler(burn_in=2)
     model.fit(x, y, batch_size=16, epochs=5, verbose=0, callbacks=[callback])
     assert len(callback.samples) == 3
@@ -484,7 +483,7 @@ def test_samples_with_automatic_rate_and_saves(sampler, tmp_path):
     assert int(ops.convert_to_numpy(loaded.optimizer.iterations)) == 24
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_a_resumed_run_draws_on(tmp_path):
     x, y = inputs(12), np.random.default_rng(3).normal(size=(12, 2)).astype("float32")
 
@@ -492,7 +491,7 @@ def test_a_resumed_run_draws_on(tmp_path):
         keras.utils.clear_session()
         model = network(2)
         optimizer = kl.QDOPLangevin(1e-2, num_data=12, fisher="model", seed=3)
-        model.compile(optimizer, loss="mse", jit_compile=JIT)
+        model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
         fit = {"batch_size": 4, "shuffle": False, "verbose": 0, "initial_epoch": initial_epoch}
         model.fit(x, y, epochs=epochs, callbacks=[kl.PosteriorSampler(0, **kwargs)], **fit)
         return model.get_weights()
@@ -504,7 +503,7 @@ def test_a_resumed_run_draws_on(tmp_path):
         np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("sampler", [kl.DOPLangevin, kl.QDOPLangevin])
+@every_row("sampler", [kl.DOPLangevin, kl.QDOPLangevin])
 def test_the_option_is_in_the_config(sampler):
     optimizer = sampler(0.1, num_data=10, fisher="model")
     assert optimizer.fisher == optimizer.get_config()["fisher"] == "model"
@@ -515,8 +514,6 @@ def test_the_option_is_in_the_config(sampler):
 
 
 REPLICAS = """
-    import sys
-    sys.path.insert(0, sys.argv[1])
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -539,10 +536,11 @@ REPLICAS = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.law
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="MirroredStrategy is TensorFlow's")
 def test_replicas_measure_their_common_batch():
-    assert float(run_python(REPLICAS, os.path.dirname(STATISTICS_CASES))) < 1e-4
+    assert float(run_python(REPLICAS)) < 1e-4
 
 
 # ------------------------------------------------------------------------------- errors
@@ -574,6 +572,7 @@ def test_weights_of_anything_but_examples_are_refused():
         model.fit(x, y, sample_weight=np.ones((3, 5), "float32"), verbose=0)
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND == "jax", reason="Keras loses the mask before the loss on JAX")
 def test_masked_outputs_are_refused():
     model = keras.Sequential(

@@ -1,13 +1,12 @@
 """What the probes measure inside `fit` is what a slow loop over examples finds."""
 
 import itertools
-import types
 
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from statistics_cases import (
+from targets.statistics_cases import (
     BACKEND,
     CASES,
     Descent,
@@ -29,7 +28,11 @@ from keras_langevin.weights import is_statistic
 
 FAST = [("each_rule", "independent"), ("dense", "independent"), ("dense", "exact")]
 FAMILIES = [
-    pytest.param(*case, marks=[] if case in FAST else pytest.mark.slow)
+    # That of all rules is also the one that TensorFlow runs in `make test`.
+    pytest.param(
+        *case,
+        marks=[pytest.mark.backend] * (case == FAST[0]) if case in FAST else pytest.mark.law,
+    )
     for case in itertools.product(CASES, ["independent", "exact"])
 ]
 
@@ -71,7 +74,7 @@ def test_sample_weights_scale_the_gradients():
     assert max(errors(value, expected).values()) < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_separable_convolution_is_two_layers():
     """The reference cannot look inside the layer, so it looks at the two layers it is."""
     options = {"strides": 2, "padding": "same", "depth_multiplier": 2}
@@ -154,8 +157,7 @@ def test_spatial_size_may_be_unknown():
 
 
 def test_forgotten_batch_factor_is_noticed(monkeypatch):
-    quarter = types.SimpleNamespace(num_replicas=lambda: 1 / 4)  # as if B were 1
-    monkeypatch.setattr(probe, "keras_internals", quarter)
+    monkeypatch.setattr(probe, "num_replicas", lambda: 1 / 4)  # as if B were 1
     result = family_errors("dense", "independent")
     assert min(result.values()) > 0.5
 

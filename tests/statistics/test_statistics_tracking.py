@@ -1,24 +1,17 @@
 """A tracked model is the user's model: it trains, saves and shows what it did before."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
 import keras
 import numpy as np
 import pytest
 from cases import JIT_IF_NEEDED
 from keras import layers, ops
-from statistics_cases import BACKEND, Descent, errors, fit_once, measured, randomize
-from statistics_cases import __file__ as STATISTICS_CASES
+from targets.another_process import run_python
+from targets.statistics_cases import BACKEND, Descent, errors, fit_once, measured, randomize
 
 import keras_langevin as kl
 from keras_langevin import keras_internals, statistics
 from keras_langevin.statistics.reference import per_example_statistics
 from keras_langevin.weights import is_statistic, parameters
-
-JIT = BACKEND != "torch"
 
 
 def make_model(dtype=None):
@@ -45,7 +38,7 @@ def tracked(optimizer=None, **kwargs):
     if optimizer is None:
         optimizer = keras.optimizers.SGD(0.1)
     keras_internals.inner_optimizer(optimizer).statistics = "quasi_diagonal"
-    model.compile(optimizer, loss="mse", jit_compile=JIT)
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     statistics.track_statistics(model, model.optimizer)
     return model
 
@@ -87,6 +80,7 @@ def test_optimizer_without_statistics_changes_nothing():
 # ------------------------------------------------------------ the model stays itself
 
 
+@pytest.mark.backend
 def test_presents_itself_as_before(tmp_path, capsys):
     plain, model = make_model(), tracked()
     plain.compile("sgd", "mse")
@@ -118,6 +112,7 @@ def test_presents_itself_as_before(tmp_path, capsys):
     assert statistics.is_tracked(model)
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a SavedModel holds TensorFlow's graph")
 def test_export_holds_no_statistics(tmp_path):
     import tensorflow as tf
@@ -227,18 +222,7 @@ WITHOUT_PACKAGE = """
 """
 
 
-def run_python(code, *arguments):
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
-
-
-@pytest.mark.slow
+@pytest.mark.law
 def test_saved_files_load_where_the_package_is_missing(tmp_path):
     optimizer = keras.optimizers.Adam(0.05)
     model = tracked(optimizer)
@@ -254,6 +238,7 @@ def test_saved_files_load_where_the_package_is_missing(tmp_path):
 # --------------------------------------------- accumulation, loss scaling, replicas
 
 
+@pytest.mark.backend
 def test_joint_step_keeps_statistics():
     model = tracked(Descent(0.0))
     x, y = make_data()
@@ -273,7 +258,11 @@ def test_accumulated_statistics_are_those_of_the_whole_batch():
 
 
 @pytest.mark.parametrize(
-    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+    "policy",
+    [
+        pytest.param("mixed_float16", marks=pytest.mark.backend),
+        pytest.param("mixed_bfloat16", marks=pytest.mark.law),
+    ],
 )
 def test_half_precision_measures_the_same(policy):
     x, y = make_data()
@@ -292,8 +281,6 @@ def test_half_precision_measures_the_same(policy):
 
 
 REPLICAS = """
-    import sys
-    sys.path.insert(0, sys.argv[1])
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -320,14 +307,15 @@ REPLICAS = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.law
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="MirroredStrategy is TensorFlow's")
 def test_replicas_measure_their_common_batch():
-    assert float(run_python(REPLICAS, os.path.dirname(STATISTICS_CASES))) < 1e-5
+    assert float(run_python(REPLICAS)) < 1e-5
 
 
 @pytest.mark.parametrize(
-    "sampler", [kl.QDOPLangevin, pytest.param(kl.BNPLangevin, marks=pytest.mark.slow)]
+    "sampler", [kl.QDOPLangevin, pytest.param(kl.BNPLangevin, marks=pytest.mark.law)]
 )
 def test_a_diverged_run_leaves_nothing_behind(sampler):
     """Weights reset and the model compiled anew: its statistics must not stay NaN."""

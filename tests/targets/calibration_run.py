@@ -5,15 +5,16 @@ the truth among the samples is then uniform, if and only if every part does what
 al. 2018). The R units of one `Dense` layer are R replications, each with a truth and data of its
 own: their posteriors are independent, and so are the ranks.
 
-    KERAS_BACKEND=jax python tests/targets/calibration_run.py      prints the table of all samplers
+    cd tests; KERAS_BACKEND=jax python -m targets.calibration_run      prints the table of all
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
 import numpy as np
-from cases import JIT_IF_NEEDED
+from cases import JIT_IF_NEEDED, SAMPLERS
 
 import keras_langevin as kl
 
@@ -32,31 +33,13 @@ class Case:
 
     def __call__(self, **changes):
         arguments = {"num_data": EXAMPLES, "prior": kl.priors.Normal(PRIOR)}
-        return self.make({**arguments, **changes})
+        return self.make(**{**arguments, **changes})
 
 
 CASES = {
-    "SGLD": Case(lambda a: kl.SGLD(0.03, **a), 120),
-    "RMSPropLangevin": Case(lambda a: kl.RMSPropLangevin(0.01, epsilon=0.3, **a), 150),
-    "DOPLangevin": Case(lambda a: kl.DOPLangevin(0.03, **a), 120),
-    "QDOPLangevin": Case(lambda a: kl.QDOPLangevin(0.03, **a), 120),
-    "BNPLangevin": Case(lambda a: kl.BNPLangevin(0.03, **a), 120),
-    "SGHMC, baoab": Case(lambda a: kl.SGHMC(0.02, momentum=0.8, scheme="baoab", **a)),
-    "SGHMC, euler": Case(lambda a: kl.SGHMC(0.01, momentum=0.8, scheme="euler", **a)),
-    "SMILE": Case(lambda a: kl.SMILE(**a), 120),
-    "SNGD, gaussian": Case(
-        lambda a: kl.SNGD(
-            0.03,
-            correction="divergence",
-            noise="gaussian",
-            structure="quasi_diagonal",
-            damping=1e-2,
-            noise_stddev=NOISE,
-            output="mean",
-            **a,
-        ),
-        120,
-    ),
+    name: Case(functools.partial(case.sampler, **one.arguments), one.steps)
+    for case in SAMPLERS
+    for name, one in case.calibrations.items()
 }
 
 

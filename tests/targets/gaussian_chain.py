@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 from keras import ops
-from regression import STEPS_PER_EXECUTION, Recorder
+from targets.regression import STEPS_PER_EXECUTION, Recorder
 
 import keras_langevin as kl
 

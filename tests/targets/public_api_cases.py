@@ -11,6 +11,7 @@ from types import NoneType
 
 import keras
 import numpy as np
+from targets.public_api_samplers import AVERAGE, FISHER, INPUTS, OUTER_PRODUCT, SAMPLERS
 
 import keras_langevin as kl
 
@@ -153,99 +154,6 @@ class OwnLayer(keras.layers.Layer):
 class OwnLoss(keras.losses.Loss):
     pass
 
-
-# --------------------------------------------------------------------------- the samplers
-
-KERAS = {
-    "name": "sampler",
-    "weight_decay": None,
-    "clipnorm": None,
-    "clipvalue": None,
-    "global_clipnorm": None,
-    "use_ema": False,
-    "ema_momentum": 0.5,
-    "ema_overwrite_frequency": None,
-    "loss_scale_factor": None,
-    "gradient_accumulation_steps": None,
-}
-TARGET = {
-    "learning_rate": 0.01,
-    "num_data": 100.0,
-    "temperature": 1.0,
-    "prior": kl.priors.Normal(1.0),
-    "seed": 3,
-    "on_nonfinite": "raise",
-    "exact_noise": True,
-}
-LANGEVIN = {**TARGET, "batch_size": None, "drift_clip": None, **KERAS}
-AVERAGE = {
-    "statistics_rate": 0.5,
-    "statistics_rate_floor": 0.01,
-    "lagged": True,
-    "freeze_after": 10,
-}
-OUTER_PRODUCT = {
-    "prior_in_metric": True,
-    "damping": 1.0,
-    "epsilon": 1e-8,
-    "statistics_stride": 1,
-    "fisher": "empirical",
-    **AVERAGE,
-}
-INPUTS = {"relative_epsilon": 1e-6, "epsilon": 1e-4, "prior_in_metric": True, **AVERAGE}
-FISHER = {
-    "fisher": "model",
-    "damping": 0.1,
-    "num_examples": 4,
-    "output": "mean",
-    "noise_stddev": "mse",
-}
-NATURAL = {
-    **TARGET,
-    **KERAS,
-    **FISHER,
-    "temperature": None,
-    "batch_size": 10,
-    "structure": "dense",
-    "num_draws": 2,
-}
-CORRECTED = {
-    "correction": "jeffreys",
-    "noise": "gaussian",
-    "correction_method": "finite_difference",
-    "temperature": 1.0,
-    "batch_size": None,
-}
-MOMENTUM = {
-    "momentum": 0.9,
-    "friction": None,
-    "scheme": "baoab",
-    "preconditioner": None,
-    "noise_estimate": None,
-    "drift_clip": 2.0,
-}
-MICROCANONICAL = {
-    "preconditioned": True,
-    "tuner": "absolute",
-    "target_energy": 1e-4,
-    "decoherence_length": 1.0,
-    "tuning_steps": 10,
-    "variance_decay": 0.9,
-    "freeze_after": 10,
-}
-
-SAMPLERS = {
-    "LangevinOptimizer": {**LANGEVIN, "preconditioner": None},
-    "SGLD": LANGEVIN,
-    "RMSPropLangevin": {**LANGEVIN, "epsilon": 1e-8, "correction": False, **AVERAGE},
-    "DOPLangevin": {**LANGEVIN, **OUTER_PRODUCT},
-    "QDOPLangevin": {**LANGEVIN, **OUTER_PRODUCT},
-    "BNPLangevin": {**LANGEVIN, **INPUTS},
-    "SGHMC": {**TARGET, **KERAS, **MOMENTUM},
-    "SMILE": {**TARGET, **KERAS, **MICROCANONICAL},
-    "NGD": NATURAL,
-    "SNGD": {**NATURAL, **CORRECTED},
-}
 
 # --------------------------------------------------------------------------- the functions
 
@@ -457,22 +365,24 @@ CALLS = {
     "priors.TFPDistribution": Call(lambda: {"distribution": distribution()}, needs_tensorflow=True),
     "priors.get": Call(lambda: {"prior": kl.priors.Normal(1.0)}),
     # metrics
+    "preconditioners.Averaging": Call(fixed(rate=0.5, floor=0.01, lagged=True, freeze_after=10)),
     "preconditioners.AveragingPreconditioner": Call(fixed(**AVERAGE)),
     "preconditioners.BatchNormalization": Call(fixed(**INPUTS)),
     "preconditioners.DenseFisher": Call(fixed(num_draws=2, **FISHER), takes=NUMBER_OR_MSE),
+    "preconditioners.Diagonal": Call(dict),
     "preconditioners.DiagonalFisher": Call(fixed(**FISHER), takes=NUMBER_OR_MSE),
     "preconditioners.DiagonalOuterProduct": Call(fixed(**OUTER_PRODUCT)),
     "preconditioners.Euclidean": Call(dict),
     "preconditioners.Fisher": Call(fixed(**FISHER), takes=NUMBER_OR_MSE),
     "preconditioners.QuasiDiagonalFisher": Call(fixed(**FISHER), takes=NUMBER_OR_MSE),
     "preconditioners.QuasiDiagonalOuterProduct": Call(fixed(**OUTER_PRODUCT)),
-    "preconditioners.RMSProp": Call(fixed(epsilon=1e-8, correction=False, **AVERAGE)),
+    "preconditioners.RMSProp": Call(fixed(epsilon=1e-8, divergence=False, **AVERAGE)),
     # statistics
     "statistics.Block": Call(
         lambda: {
             "kernel": kernel(),
             "op": keras.ops.matmul,
-            "bias": kernel(),
+            "bias": keras.Variable(np.ones(1, "float32"), name="bias"),
             "bias_shape": (1, 1),
             "bias_axes": (-1,),
             "shift_shape": (2, 1),
@@ -518,6 +428,9 @@ CALLS = {
     "plotting.risk_coverage": Call(lambda: {**confidences(), "ax": axes(), **FIGURE}),
     "plotting.trace": Call(lambda: {"draws": [draws(9), draws(9)], "ax": axes()}),
 }
+
+# Those with arguments.
+NAMES = [name for name, call in CALLS.items() if call.valid is not dict]
 
 # Results that functions return, exceptions, and bases without arguments of their own.
 MADE_BY_THE_PACKAGE = {

@@ -90,6 +90,9 @@ class Regression:
         moment = sum(np.outer(g, g) for g in gradients) / self.n
         return moment[2, 2], moment[2, :2], np.diag(moment)[:2]
 
+    def identity(self):
+        return np.eye(3)
+
     def quasi_diagonal_inverse(self, damping=1.0):
         """C of QDOP with the prior in the metric, through the dense matrix it inverts."""
         m00, m0i, mii = self.outer_product_moments()
@@ -112,7 +115,7 @@ class Regression:
         p = shear @ np.diag(np.append(1 / stddev, 1.0))
         return p @ p.T
 
-    def rmsprop_inverse(self, epsilon):
+    def rmsprop_inverse(self, epsilon=1e-7):
         """C after the first step: from the gradient of the mean loss at the posterior mean,
         without the prior, squared and averaged over the kernel and over the bias."""
         gradient = self.design.T @ (self.design @ self.mean - self.y) / self.n

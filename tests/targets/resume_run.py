@@ -1,26 +1,26 @@
-"""A run that can be killed at any moment and started again: `python resume_run.py FOLDER EPOCHS`.
+"""A run that can be killed at any moment and started again, by the same command in `tests/`:
+`python -m targets.resume_run FOLDER EPOCHS`.
 
 `tests/contract/test_exact_resume.py` kills and compares. It prints one line after its first epoch.
 """
 
+import functools
 import sys
 
 import keras
 import numpy as np
-from cases import JIT_IF_NEEDED
+import pytest
+from cases import JIT_IF_NEEDED, SAMPLERS
 
 import keras_langevin as kl
 
 N, BATCH = 60, 10
-SAMPLERS = {
-    "SGLD": lambda: kl.SGLD(0.01, num_data=N),
-    "QDOPLangevin": lambda: kl.QDOPLangevin(1e-2, num_data=N),
-    "SGHMC": lambda: kl.SGHMC(0.01, num_data=N, noise_estimate="successive_differences"),
-    "SMILE": lambda: kl.SMILE(num_data=N),
-    "RMSPropLangevin": lambda: kl.RMSPropLangevin(1e-3, num_data=N),
-    "BNPLangevin": lambda: kl.BNPLangevin(1e-2, num_data=N),
-    "auto": lambda: kl.SGLD("auto", num_data=N),
-}
+EPOCHS = 9  # of a run that is stopped and goes on
+RESUMING = {
+    case.name: functools.partial(case.sampler, **case.resumes)
+    for case in SAMPLERS
+    if case.resumes is not None
+} | {"auto": functools.partial(kl.SGLD, "auto")}
 
 
 def data():
@@ -39,7 +39,9 @@ def model(name):
             keras.layers.Dense(1),
         ]
     )
-    network.compile(SAMPLERS[name](), kl.losses.GaussianNLL(0.3), jit_compile=JIT_IF_NEEDED)
+    network.compile(
+        RESUMING[name](num_data=N), kl.losses.GaussianNLL(0.3), jit_compile=JIT_IF_NEEDED
+    )
     return network
 
 
@@ -67,6 +69,43 @@ class Ready(keras.callbacks.Callback):
         if not self.said:
             print("ready", flush=True)
         self.said = True
+
+
+class Stop(keras.callbacks.Callback):
+    """Interrupts `fit` after some batches in all."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.left = after
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def interrupted(folder, stops, **arguments):
+    for number, after in enumerate(stops):
+        fresh(seed=number)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, EPOCHS, callbacks=[Stop(after)], **arguments)
+    fresh(seed=99)
+    return run(folder, EPOCHS, **arguments)
+
+
+def fresh(seed):
+    """As in another process: other initial weights and another state of every generator."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+
+
+def assert_same(samples, expected):
+    assert [s.facts for s in samples] == [s.facts for s in expected]
+    assert len(samples) > 2
+    for one, other in zip(samples, expected, strict=True):
+        assert list(one) == list(other)
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
 
 
 if __name__ == "__main__":

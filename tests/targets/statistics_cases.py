@@ -3,6 +3,7 @@ statistics are compared."""
 
 import keras
 import numpy as np
+from cases import JIT_IF_NEEDED
 from keras import layers, ops
 
 from keras_langevin import keras_internals, statistics
@@ -221,7 +222,7 @@ def measure(
     """Runs steps that change nothing but the statistics; the second has a shift."""
     optimizer = Descent(0.0)
     optimizer.statistics = wanted
-    model.compile(optimizer, loss="mse", jit_compile=BACKEND != "torch")
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     statistics.track_statistics(model, optimizer, spatial=spatial)
     for _ in range(steps):
         fit_once(model, x, y, sample_weight)

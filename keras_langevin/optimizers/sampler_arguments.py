@@ -1,0 +1,119 @@
+"""Checks of the arguments that all samplers have."""
+
+import functools
+import math
+import warnings
+
+import keras
+
+from keras_langevin.arguments import (
+    SMALLEST,
+    boolean,
+    instance,
+    integer,
+    non_negative_number,
+    number,
+    positive_number,
+    shorten,
+    unit_interval,
+)
+from keras_langevin.keras_arguments import keras_name
+from keras_langevin.preconditioners.euclidean import Euclidean
+from keras_langevin.preconditioners.preconditioner import Preconditioner
+
+_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
+# Of every Keras optimizer: how each is checked, and its default.
+_KERAS_ARGUMENTS = {
+    "name": (keras_name, None),
+    "weight_decay": (non_negative_number, None),
+    **{name: (positive_number, None) for name in _CLIPS},
+    "use_ema": (boolean, False),
+    "ema_momentum": (functools.partial(unit_interval, zero_allowed=True), 0.99),
+    "ema_overwrite_frequency": (functools.partial(integer, at_least=1), None),
+    "loss_scale_factor": (positive_number, None),
+    "gradient_accumulation_steps": (functools.partial(integer, at_least=2), None),
+}
+
+
+def checked_preconditioner(preconditioner):
+    """The metric, Euclidean for None."""
+    if preconditioner is None:
+        return Euclidean()
+    words = "one of `kl.preconditioners`, or None"
+    return instance("preconditioner", preconditioner, Preconditioner, words)
+
+
+def checked_learning_rate(learning_rate):
+    """The initial value; 0 for "auto", so that nothing moves before it is found."""
+    if isinstance(learning_rate, str):
+        if learning_rate != "auto":
+            raise ValueError(
+                '`learning_rate` must be a number >= 0, a schedule or "auto". Received: '
+                f"learning_rate={learning_rate!r}"
+            )
+        return 0.0
+    if isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        return learning_rate
+    return non_negative_number("learning_rate", learning_rate)
+
+
+def checked_num_data(num_data):
+    """N, an integer where it is whole."""
+    if num_data is None:
+        raise ValueError(
+            "`num_data` is required: the number of training examples N. The posterior is "
+            "exp(-N * mean loss) times the prior, and nothing else tells the optimizer how large "
+            "N is. Received: num_data=None. Pass `num_data=len(x_train)`."
+        )
+    value = number("num_data", num_data)
+    if value < SMALLEST:
+        raise ValueError(
+            f"`num_data` must be greater than zero. Received: num_data={num_data!r}. Pass the "
+            "number of training examples, `num_data=len(x_train)`."
+        )
+    is_whole = value == math.floor(value) and value < 2**31  # which backends take for integers
+    return int(value) if is_whole else value
+
+
+def checked_keras_arguments(kwargs):
+    """Keras' own arguments; others are refused by name."""
+    found = {}
+    for name, value in kwargs.items():
+        if name not in _KERAS_ARGUMENTS:
+            raise TypeError(
+                f"A sampler got an unexpected keyword argument '{name}'. Received: "
+                f"{name}={shorten(value)}. Keras' own are {', '.join(_KERAS_ARGUMENTS)}."
+            )
+        check, default = _KERAS_ARGUMENTS[name]
+        found[name] = None if default is None and value is None else check(name, value)
+    clips = {name: found[name] for name in _CLIPS if found.get(name) is not None}
+    if len(clips) > 1:
+        raise ValueError(f"Give one of {_CLIPS} at most. Received: {clips}")
+    return found
+
+
+def refuse_what_changes_the_target(num_data, kwargs):
+    """Of Keras' own arguments: refuses weight decay and averages of weights, warns of clips."""
+    weight_decay = kwargs.get("weight_decay")
+    if weight_decay is not None and non_negative_number("weight_decay", weight_decay) > 0:
+        raise ValueError(
+            "`weight_decay` would shift the samples off the declared target. Received: "
+            f"weight_decay={weight_decay}. Declare it as a prior instead: "
+            f"`prior=kl.priors.Normal(stddev={(num_data * weight_decay) ** -0.5:.4g})`, of "
+            "variance 1 / (num_data * weight_decay)."
+        )
+    for name in ("use_ema", "ema_overwrite_frequency"):
+        if kwargs.get(name):
+            raise ValueError(
+                f"`{name}` replaces the weights by an average of them, which collapses the "
+                f"variance of the samples. Received: {name}={kwargs[name]}. Average predictions "
+                "instead: `sampler.ensemble()`."
+            )
+    for name in _CLIPS:
+        if kwargs.get(name) is not None:
+            warnings.warn(
+                f"`{name}` shortens large gradients, so the samples no longer follow exp(-U/T) "
+                f"where it is active. Received: {name}={kwargs[name]}. A smaller `learning_rate` "
+                "or another preconditioner keeps the target.",
+                stacklevel=4,
+            )

@@ -1,0 +1,28 @@
+"""Two classes that no linear model separates, and a small network with a sampler for them."""
+
+import keras
+import numpy as np
+
+import keras_langevin as kl
+
+
+def network(outputs=2):
+    return keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(outputs)]
+    )
+
+
+def data(size=200, seed=0):
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(size, 4)).astype("float32")
+    return x, (x[:, 0] * x[:, 1] + 0.3 * generator.normal(size=size) > 0).astype("int32")
+
+
+def compiled(learning_rate="auto", sampler=kl.QDOPLangevin, **arguments):
+    model = network()
+    arguments = {"num_data": 200, "prior": kl.priors.Normal(1.0), "seed": 1, **arguments}
+    model.compile(
+        optimizer=sampler(learning_rate, **arguments),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
