@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 from scipy import special, stats
-from statistics_cases import measured
+from targets.statistics_cases import measured
 
 import keras_langevin as kl
 from keras_langevin.predictive import registry
