@@ -240,8 +240,8 @@ def test_the_code_of_a_page_runs(page, context):
     digits, labels = load_digits(return_X_y=True)
     digits = (digits / 16.0).astype("float32")
     names = {**needed("\n".join(blocks)), **context.names("")}
-    names |= {"x_train": digits[:200], "y_train": labels[:200]}
-    names |= {"x_test": digits[200:300], "y_test": labels[200:300]}
+    names |= {"x_train": digits[:100], "y_train": labels[:100]}
+    names |= {"x_test": digits[100:200], "y_test": labels[100:200]}
     for block in blocks:
         run(block, names)
 
