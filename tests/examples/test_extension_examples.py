@@ -1,43 +1,19 @@
 """The examples that add something of one's own: each runs, and what it prints is right."""
 
-import contextlib
-import io
-import pathlib
-import runpy
 import tempfile
 
 import keras
 import numpy as np
 import pytest
 from scipy import stats
+from targets.example_run import Run
 
 import keras_langevin as kl
-
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 
 pytestmark = [
     # np.array(tensor, copy=False) in Keras' own torch backend.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
 ]
-
-
-class Run:
-    """An example that was run: its variables, and what it printed, by the words before a colon."""
-
-    def __init__(self, name):
-        keras.utils.clear_session()
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            self.variables = runpy.run_path(str(EXAMPLES / f"{name}.py"))
-        lines = [line for line in printed.getvalue().splitlines() if ": " in line]
-        self.lines = dict(line.split(": ", 1) for line in lines)
-
-    def __getitem__(self, name):
-        return self.variables[name]
-
-    def number(self, line):
-        """The first number after the colon."""
-        return float(self.lines[line].split()[0].rstrip("%"))
 
 
 @pytest.fixture(scope="module")
