@@ -18,6 +18,7 @@ from keras_langevin.ensemble.members import (
     default_batch_size,
     default_member_batch_size,
     own_copy,
+    take_constants,
 )
 from keras_langevin.ensemble.metrics import metrics_of_probabilities
 from keras_langevin.ensemble.options import (
@@ -145,6 +146,8 @@ class BayesianEnsembleModel(BatchedModel):
                 )
                 for (name, weight), array in zip(named_weights(model).items(), arrays, strict=True)
             ]
+        if self._member is not model:
+            take_constants(self._member, [stack[0] for stack in self._stacks])
         if member_batch_size is None:
             member_batch_size = default_member_batch_size(self._member, self.num_members)
         self.member_batch_size = min(member_batch_size, self.num_members)
@@ -729,6 +732,10 @@ class BayesianEnsembleModel(BatchedModel):
             "member_batch_size": self.member_batch_size,
             "chains": self.chains.tolist(),
         }
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        take_constants(self._member, [stack[0] for stack in self._stacks])
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
