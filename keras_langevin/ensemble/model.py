@@ -138,7 +138,10 @@ class BayesianEnsembleModel(PredictiveModel):
                 )
                 for (name, weight), array in zip(named_weights(model).items(), arrays, strict=True)
             ]
-        self.members = StackedMembers(own_copy(model), stacks, member_batch_size)
+        network = own_copy(model)
+        self.members = StackedMembers(network, stacks, member_batch_size)
+        if network is not model:
+            self.members.take_constants()
         self.built = True
         metrics, weighted_metrics = metrics_of_probabilities(model, self.heads.families)
         self.compile(metrics=metrics, weighted_metrics=weighted_metrics)
@@ -308,6 +311,10 @@ class BayesianEnsembleModel(PredictiveModel):
             "member_batch_size": self.member_batch_size,
             "chains": self.chains.tolist(),
         }
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        self.members.take_constants()
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
