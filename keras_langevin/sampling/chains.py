@@ -15,9 +15,9 @@ from keras_langevin import arguments, keras_arguments
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.ensemble.members import has_assets
 from keras_langevin.ensemble.options import checked_options
-from keras_langevin.ensemble.samples import stack_samples
 from keras_langevin.sampling.posterior_sampler import PosteriorSampler
 from keras_langevin.statistics import untracked
+from keras_langevin.storage.stack_samples import stack_samples
 from keras_langevin.weights import named_weights
 
 

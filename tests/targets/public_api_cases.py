@@ -166,6 +166,10 @@ class OwnSampler(kl.Sampler):
         return [θ - learning_rate * g for θ, g in zip(values, gradients, strict=True)], []
 
 
+class OwnLoss(keras.losses.Loss):
+    pass
+
+
 # --------------------------------------------------------------------------- the functions
 
 
@@ -414,6 +418,9 @@ CALLS = {
     ),
     "statistics.untrack_statistics": Call(lambda: {"model": network()}),
     "statistics.reference.per_example_statistics": Call(on_network(spatial="exact")),
+    # likelihoods
+    "predictive.log_gamma": Call(lambda: {"x": np.linspace(0.5, 9, N)}),
+    "predictive.register_family": Call(lambda: {"loss": OwnLoss, "replace": True, "exact": True}),
     # figures
     "plotting.coverage": Call(lambda: {"pit": np.linspace(0, 1, N), "ax": axes()}),
     "plotting.entropy_histogram": Call(
@@ -460,6 +467,7 @@ MADE_BY_THE_PACKAGE = {
     "diagnostics.StepSize",
     "diagnostics.Temperature",
     "preconditioners.Preconditioner",
+    "predictive.Family",
     "priors.Prior",
     "statistics.LayerRule",
 }
