@@ -180,7 +180,7 @@ class Family:
         mean = self.mean(parameters)
         average = ops.mean(mean, axis=0)
         result = {"mean": average}
-        if self.entropy(average) is not None:
+        if type(self).entropy is not Family.entropy:
             result.update(entropy_parts(mean, self.entropy))
         else:
             aleatoric = ops.mean(self.variance(parameters), axis=0)
