@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 QUICK := not law and not fuzz and not slow
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --durations=15 $(PYTEST_ARGS)
 
-.PHONY: test test-all demo lint clean
+.PHONY: test test-all pages demo lint clean
 
 # The quick tests on JAX, which compiles fastest; on TensorFlow what is particular to it.
 test: lint
@@ -25,8 +25,12 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Every table of the pages and of the README, again from its rows; nothing is run.
+pages: $(VENV)/installed
+	KERAS_BACKEND=jax $(BIN)/python -m examples.studies.pages
+
 demo: $(VENV)/installed
-	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/digits.py $(DEMO_ARGS)
+	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m examples.studies.digits.demo $(DEMO_ARGS)
 
 $(VENV)/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

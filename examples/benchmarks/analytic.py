@@ -1,9 +1,9 @@
 """How biased is each sampler when gradients are noisy? Densities with known moments.
 
-    python examples/benchmarks/analytic.py                       the Gaussian, 100,000 steps
-    python examples/benchmarks/analytic.py --targets all --steps 1000000
-    python examples/benchmarks/analytic.py --targets all --steps 1000000 --start target
-    python examples/benchmarks/analytic.py --report              the page from what was run
+    python -m examples.benchmarks.analytic                       the Gaussian, 100,000 steps
+    python -m examples.benchmarks.analytic --targets all --steps 1000000
+    python -m examples.benchmarks.analytic --targets all --steps 1000000 --start target
+    python -m examples.benchmarks.analytic --report              the page from what was run
 
 The benchmark of Sommer et al. (2026), arXiv:2602.06500: an ill-conditioned Gaussian (ICG), a
 Rosenbrock density and a funnel, each with isotropic, diagonal, correlated and spatially varied
@@ -20,24 +20,22 @@ import dataclasses
 import functools
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 os.environ["KERAS_BACKEND"] = "jax"
-sys.path.append(str(Path(__file__).parents[1]))
-
-import analytic_report as report
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
-from analytic_targets import NOISES, SPATIAL, TARGETS, D, coordinates
-from results_file import Results
 
 import keras_langevin as kl
+from examples.benchmarks.analytic_report import mean_score, page
+from examples.benchmarks.analytic_targets import NOISES, SPATIAL, TARGETS, D, coordinates
+from examples.studies.common import pages
+from examples.studies.common.results import Results
 from keras_langevin.noise import standard_normal
 
 # A minibatch of 256 rows adds the sum of 256 draws of N(0, F Fᵀ) to the gradient. Published data
@@ -125,7 +123,7 @@ def main():
     for target in [] if options.report else options.targets:
         for name in options.methods:
             run(results, TARGETS[target], name, options.steps, options.start)
-    report.write(results)
+    pages.write(page, results.path)
 
 
 def arguments():
@@ -161,7 +159,7 @@ def run(results, target, name, steps, start):
         complete(results, key | {"phase": "report"}, grid, REPORTING_SEEDS)
         return
     rows = complete(results, key | {"phase": "choose"}, grid, TUNING_SEEDS)
-    best = [min((r for r in rows if r["noise"] == n), key=report.mean_score) for n in NOISES]
+    best = [min((r for r in rows if r["noise"] == n), key=mean_score) for n in NOISES]
     chosen = [(row["noise"], row["settings"], row["learning_rate"]) for row in best]
     complete(results, key | {"phase": "report"}, chosen, REPORTING_SEEDS)
 

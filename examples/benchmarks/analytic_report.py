@@ -3,7 +3,10 @@
 import collections
 
 import numpy as np
-from analytic_targets import NOISES, TARGETS
+
+from examples.benchmarks.analytic_targets import NOISES, TARGETS
+from examples.studies.common import pages
+from examples.studies.common.results import Results
 
 # Sommer et al. (2026), arXiv:2602.06500: mean ± population standard deviation of seven chains.
 PAPER_METHODS = ("SMILE-naive", "SGLD", "SGHMC", "pSMILE-naive")
@@ -47,28 +50,24 @@ are not tried: single precision would round such moves away. pSMILE tunes its ra
 fifth of the steps, which count in the score, to an energy error of 1e-4. Chains of one seed share
 the noise of their gradients in all methods, rates and cells, so that entries are not independent.
 
-    python examples/benchmarks/analytic.py --targets all --steps {steps}{variant}
+    python -m examples.benchmarks.analytic --targets all --steps {steps}{variant}
 
 {made_by}; one thread."""
 
 
-def write(results):
-    """Writes the page beside the results and prints where it is."""
-    reported = [row for row in results.rows if row["phase"] == "report"]
+def page(path):
+    """The text of the page of the rows in this file."""
+    rows = Results(path).rows
+    reported = [row for row in rows if row["phase"] == "report"]
     if not reported:
-        raise SystemExit(f"{results.path} has no reported rows yet: run without --report first.")
+        raise SystemExit(f"{path} has no reported rows yet: run without --report first.")
     groups = collections.defaultdict(list)
-    for row in results.rows:
+    for row in rows:
         groups[row["start"], row["steps"]].append(row)
-    parts = [introduction(results.rows, reported)]
-    findings = results.path.with_name(f"{results.path.stem}_findings.txt")
-    if findings.exists():
-        parts.append(findings.read_text(encoding="utf-8").strip())
+    parts = [introduction(rows, reported), *pages.findings(path)]
     for start, steps in sorted(groups, key=lambda group: (group[0], -group[1])):
         parts += section(start, steps, Cells(groups[start, steps]))
-    path = results.path.with_suffix(".md")
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    print(f"Page {path}")
+    return "\n\n".join(parts) + "\n"
 
 
 def introduction(rows, reported):

@@ -1,8 +1,8 @@
 """Effective samples per second: which sampler says most about the posterior in a given time?
 
-    KERAS_BACKEND=jax python examples/benchmarks/effective_samples.py regression
-    KERAS_BACKEND=jax python examples/benchmarks/effective_samples.py mnist --data-dir DIR
-    KERAS_BACKEND=jax python examples/benchmarks/effective_samples.py digits
+    KERAS_BACKEND=jax python -m examples.benchmarks.effective_samples regression
+    KERAS_BACKEND=jax python -m examples.benchmarks.effective_samples mnist --data-dir DIR
+    KERAS_BACKEND=jax python -m examples.benchmarks.effective_samples digits
 
 - regression: `Dense(500)` on shared data is 500 independent Bayesian linear regressions of 1,000
   examples, all in a batch, and 20 inputs with means of twice their standard deviations, which run
@@ -20,27 +20,24 @@ the learning rate of `kl.SGLD`, whose dynamics is theirs.
 
 Effective samples are those of `kl.diagnostics.effective_sample_size`; time is that of a step inside
 `fit`, ten an execution (peers: of their compiled step), all methods in turns. Peers as in
-`step_time.py`. Rows go to `benchmark_effective_samples.jsonl`; what is there is not run again, but
+`step_time.py`. Rows go to `effective_samples.jsonl`; what is there is not run again, but
 for the time.
 """
 
 import argparse
 import functools
 import itertools
-import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1]))
-
-import digits_data
 import keras
 import numpy as np
-import peers
-from predict import RESULTS, network, softmax
-from results_file import Results
-from timing import interleaved, versions, write_page
 
 import keras_langevin as kl
+from examples.benchmarks import peers
+from examples.benchmarks.predict import RESULTS, network, softmax
+from examples.benchmarks.timing import interleaved, page_of, versions
+from examples.studies.common import digit_images, pages
+from examples.studies.common.results import Results
 
 STIFFNESS = 0.18  # ηλ of the regression
 OWN = {
@@ -167,7 +164,7 @@ class Images(Problem):
         if options.quick:
             self.burn_in, self.thinning, self.draws = 100, 10, 20
         is_small = options.problem == "digits"
-        data = digits_data.load(options.problem, options.data_dir)
+        data = digit_images.load(options.problem, options.data_dir)
         shrink = (lambda x: x) if is_small else shrunk
         self.batch_size, epochs = (98, (30, 300)) if is_small else (500, (20, 100))
         self.sizes = (64, 100, 100, 10) if is_small else (196, 50, 50, 10)
@@ -291,7 +288,7 @@ def main():
     parser.add_argument("--results", type=Path, help="folder; demo_output with --quick")
     options = parser.parse_args()
     folder = options.results or (Path("demo_output") if options.quick else RESULTS)
-    results = Results(folder / "benchmark_effective_samples.jsonl")
+    results = Results(folder / "effective_samples.jsonl")
     problem = PROBLEMS[options.problem](options)
     key = {"problem": options.problem, "backend": keras.backend.backend()}
     rates = {}
@@ -306,7 +303,11 @@ def main():
     times = milliseconds(problem, rates, options.turns)
     for name, value in times.items():
         results.add({**key, "method": name, "kind": "time", "ms a step": value, "by": versions()})
-    write_page(folder / "benchmark_effective_samples.md", __doc__, page_rows(results.rows))
+    pages.write(page, results.path)
+
+
+def page(path):
+    return page_of(__doc__, page_rows(Results(path).rows))
 
 
 def page_rows(rows):

@@ -1,9 +1,9 @@
 """How much memory does sampling to a disk take, beside training with SGD?
 
-    KERAS_BACKEND=tensorflow python examples/benchmarks/memory.py
-    KERAS_BACKEND=jax python examples/benchmarks/memory.py
-    KERAS_BACKEND=torch python examples/benchmarks/memory.py
-    python examples/benchmarks/memory.py --quick           fewer samples
+    KERAS_BACKEND=tensorflow python -m examples.benchmarks.memory
+    KERAS_BACKEND=jax python -m examples.benchmarks.memory
+    KERAS_BACKEND=torch python -m examples.benchmarks.memory
+    python -m examples.benchmarks.memory --quick           fewer samples
 
 Peak memory of a process that trains a network of 10,003,000 weights (40 MB): with Keras' SGD, with
 `kl.SGLD` alone, and with `kl.SGLD` and a `kl.PosteriorSampler` that stores a sample of every step
@@ -20,16 +20,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1]))
-
 import keras
 import numpy as np
-from results_file import Results
-from timing import last_rows, versions, write_page
 
 import keras_langevin as kl
+from examples.benchmarks.timing import last_rows, page_of, versions
+from examples.studies.common import pages
+from examples.studies.common.results import Results
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parent
 SIZES = (1000, 2500, 2500, 500)
 STEPS = 10
 
@@ -68,9 +67,15 @@ def train(optimizer, num_samples):
 
 
 def measured(optimizer, num_samples):
-    command = [sys.executable, __file__, "--train", optimizer, str(num_samples)]
+    command = [sys.executable, "-m", "examples.benchmarks.memory"]
+    command += ["--train", optimizer, str(num_samples)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def page(path):
+    keys = ("backend", "optimizer", "samples on disk")
+    return page_of(__doc__, last_rows(Results(path).rows, keys))
 
 
 def main():
@@ -83,7 +88,7 @@ def main():
     if options.train:
         return train(options.train[0], int(options.train[1]))
     folder = options.results or (Path("demo_output") if options.quick else RESULTS)
-    results = Results(folder / "benchmark_memory.jsonl")
+    results = Results(folder / "memory.jsonl")
     counts = options.samples or ([2, 6] if options.quick else [10, 100, 300])
     sgd = measured("SGD", 0)
     for optimizer, num_samples in [("SGD", 0), ("SGLD", 0), *(("SGLD", n) for n in counts)]:
@@ -98,8 +103,7 @@ def main():
                 "machine": versions(),
             }
         )
-    keys = ("backend", "optimizer", "samples on disk")
-    write_page(folder / "benchmark_memory.md", __doc__, last_rows(results.rows, keys))
+    pages.write(page, results.path)
 
 
 if __name__ == "__main__":

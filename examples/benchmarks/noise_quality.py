@@ -1,13 +1,13 @@
 """Is the fast noise good noise?
 
-    python examples/benchmarks/noise_quality.py [--parts law,draws] [--small-crush PROGRAM]
-    python examples/benchmarks/noise_quality.py --quick
+    python -m examples.benchmarks.noise_quality [--parts law,draws] [--small-crush PROGRAM]
+    python -m examples.benchmarks.noise_quality --quick
 
 `keras_langevin.noise` hashes a counter to a word of 32 bits and turns words into normal numbers: by
 default the fast way, a polynomial of a sum of bytes, or with `exact=True` by the quantile function.
 Runs on JAX alone; TensorFlow computes the same words, torch takes its own generator. `PROGRAM` is
 `small_crush.c` of this folder, compiled against TestU01 1.2.3; without it the battery is left out.
-Rows go to `benchmark_noise.jsonl` beside the page, and what is there is not computed again.
+Rows go to `noise_quality.jsonl` beside the page, and what is there is not computed again.
 """
 
 import argparse
@@ -19,25 +19,23 @@ import math
 import multiprocessing
 import os
 import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
 from unittest import mock
 
 os.environ["KERAS_BACKEND"] = "jax"
-sys.path.append(str(Path(__file__).parents[1]))
-
 import jax
 import numpy as np
-from results_file import Results
 from scipy.special import ndtr, ndtri
-from timing import interleaved, table, versions
 
+from examples.benchmarks.timing import interleaved, table, versions
+from examples.studies.common import pages
+from examples.studies.common.results import Results
 from keras_langevin import noise
 from keras_langevin.normal_numbers import normal_by_quantile, normal_by_sum
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parent
 PARTS = ("time", "law", "draws", "battery")
 BLOCK = 1_000_000  # numbers
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
@@ -65,7 +63,7 @@ def main():
     if not set(chosen) <= set(PARTS):
         parser.error(f"--parts knows {', '.join(PARTS)}. Received: --parts {options.parts}")
     folder = options.results or (Path("demo_output") if options.quick else RESULTS)
-    results = Results(folder / "benchmark_noise.jsonl")
+    results = Results(folder / "noise_quality.jsonl")
     parts = {
         "time": lambda: time_rows(results, options.quick),
         "law": lambda: law_rows(results, QUICK_STRIDE if options.quick else 1),
@@ -74,7 +72,7 @@ def main():
     }
     for part in chosen:
         parts[part]()
-    results.path.with_suffix(".md").write_text(page(results.rows), "utf-8")
+    pages.write(page, results.path)
 
 
 # -------------------------------------------------------------------------------------- time
@@ -405,7 +403,8 @@ STREAMS = {
 # -------------------------------------------------------------------------------------- page
 
 
-def page(rows):
+def page(path):
+    rows = Results(path).rows
     title, command, *rest = __doc__.strip().split("\n\n")
     parts = [f"# {title}", f"```\n{textwrap.dedent(command)}\n```", *rest]
     for part, section in {

@@ -1,32 +1,30 @@
 """How fast does an ensemble predict, beside NumPy and beside a loop over its members?
 
-    KERAS_BACKEND=tensorflow python examples/benchmarks/predict.py
-    KERAS_BACKEND=jax python examples/benchmarks/predict.py
-    KERAS_BACKEND=torch python examples/benchmarks/predict.py
-    python examples/benchmarks/predict.py --quick         fewer members, examples and turns
+    KERAS_BACKEND=tensorflow python -m examples.benchmarks.predict
+    KERAS_BACKEND=jax python -m examples.benchmarks.predict
+    KERAS_BACKEND=torch python -m examples.benchmarks.predict
+    python -m examples.benchmarks.predict --quick         fewer members, examples and turns
 
 Networks with relu and softmax. The loop sets the weights of a Keras model and calls its `predict`,
 member after member, once with Keras' batch size of 32 and once with that of the ensemble. NumPy
 makes the products of all layers alone, and the whole prediction. Everything runs in turns in one
-process, medians are compared. Rows go to `benchmark_predict.jsonl` beside the page, which shows
+process, medians are compared. Rows go to `predict.jsonl` beside the page, which shows
 the last row of every case.
 """
 
 import argparse
 import os
-import sys
 from pathlib import Path
-
-sys.path.append(str(Path(__file__).parents[1]))
 
 import keras
 import numpy as np
-from results_file import Results
-from timing import interleaved, last_rows, versions, write_page
 
 import keras_langevin as kl
+from examples.benchmarks.timing import interleaved, last_rows, page_of, versions
+from examples.studies.common import pages
+from examples.studies.common.results import Results
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parent
 LARGE, SMALL = (784, 400, 400, 10), (8, 16, 2)
 CASES = [(LARGE, 50, 10_000), (SMALL, 64, 100), (SMALL, 64, 1_000), (SMALL, 64, 10_000)]
 QUICK = [(LARGE, 4, 1_000), (SMALL, 8, 100)]
@@ -103,6 +101,11 @@ def measured(sizes, num_members, num_examples, repeats):
     }
 
 
+def page(path):
+    keys = ("backend", "network", "members", "examples")
+    return page_of(__doc__, last_rows(Results(path).rows, keys))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true")
@@ -110,7 +113,7 @@ def main():
     parser.add_argument("--results", type=Path, help="folder; demo_output with --quick")
     options = parser.parse_args()
     folder = options.results or (Path("demo_output") if options.quick else RESULTS)
-    results = Results(folder / "benchmark_predict.jsonl")
+    results = Results(folder / "predict.jsonl")
     repeats = options.repeats or (2 if options.quick else 5)
     for sizes, num_members, num_examples in QUICK if options.quick else CASES:
         key = {
@@ -121,8 +124,7 @@ def main():
         }
         row = measured(sizes, num_members, num_examples, repeats)
         results.add(key | row | {"load": os.getloadavg()[0], "machine": versions()})
-    keys = ("backend", "network", "members", "examples")
-    write_page(folder / "benchmark_predict.md", __doc__, last_rows(results.rows, keys))
+    pages.write(page, results.path)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,26 @@
 """How does the time of a step grow with the weights, and that of a prediction with the members?
 
-    KERAS_BACKEND=jax python examples/benchmarks/scaling.py
-    KERAS_BACKEND=tensorflow python examples/benchmarks/scaling.py
+    KERAS_BACKEND=jax python -m examples.benchmarks.scaling
+    KERAS_BACKEND=tensorflow python -m examples.benchmarks.scaling
 
 Networks of three square layers with 10⁵ to 10⁷ weights inside `fit`, batches of 100: `kl.SGLD`,
 `kl.QDOPLangevin` and Keras' `SGD`. Ensembles of 1 to 500 networks 784-100-100-10 predict 1,000
 images. Medians of turns; a slope of 1 on logarithmic axes is a time in proportion. Rows go to
-`benchmark_scaling.jsonl`, the figure to `benchmark_scaling.png`.
+`scaling.jsonl`, the figure to `scaling.png`.
 """
 
 import argparse
-import sys
 from pathlib import Path
-
-sys.path.append(str(Path(__file__).parents[1]))
 
 import keras
 import numpy as np
-from predict import RESULTS, network, random_members
-from results_file import Results
-from step_time import epoch_of
-from timing import interleaved, last_rows, versions, write_page
 
 import keras_langevin as kl
+from examples.benchmarks.predict import RESULTS, network, random_members
+from examples.benchmarks.step_time import epoch_of
+from examples.benchmarks.timing import interleaved, last_rows, page_of, versions
+from examples.studies.common import pages
+from examples.studies.common.results import Results
 
 WIDTHS = (182, 324, 577, 1026, 1825)  # 3 layers: 10^5, 10^5.5, 10^6, 10^6.5, 10^7 weights
 MEMBERS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -78,6 +76,14 @@ def draw(rows, path):
     plt.close(figure)
 
 
+def latest(rows):
+    return last_rows(rows, ("backend", "what", "weights", "members"))
+
+
+def page(path):
+    return page_of(__doc__, latest(Results(path).rows))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true")
@@ -85,7 +91,7 @@ def main():
     options = parser.parse_args()
     folder = options.results or (Path("demo_output") if options.quick else RESULTS)
     turns = 2 if options.quick else 5
-    results = Results(folder / "benchmark_scaling.jsonl")
+    results = Results(folder / "scaling.jsonl")
     key = {"backend": keras.backend.backend()}
     by = {"machine": versions()}
     for width in WIDTHS[:2] if options.quick else WIDTHS:
@@ -96,9 +102,8 @@ def main():
     for count in MEMBERS[:3] if options.quick else MEMBERS:
         ms = prediction(count, turns)
         results.add({**key, "what": "prediction", "members": count, "ms": ms, **by})
-    rows = last_rows(results.rows, ("backend", "what", "weights", "members"))
-    write_page(folder / "benchmark_scaling.md", __doc__, rows)
-    draw(rows, folder / "benchmark_scaling.png")
+    pages.write(page, results.path)
+    draw(latest(results.rows), results.path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

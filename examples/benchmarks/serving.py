@@ -1,7 +1,7 @@
 """How fast does a served ensemble answer, beside a list of its members?
 
-    KERAS_BACKEND=tensorflow python examples/benchmarks/serving.py
-    KERAS_BACKEND=tensorflow python examples/benchmarks/serving.py --quick
+    KERAS_BACKEND=tensorflow python -m examples.benchmarks.serving
+    KERAS_BACKEND=tensorflow python -m examples.benchmarks.serving --quick
 
 The SavedModel of an ensemble of 50 members, loaded by TensorFlow alone, answers requests of 1 and
 of 256 examples. Its rivals are written as a user would: a Python list of the members' networks,
@@ -13,20 +13,25 @@ beside. Medians of turns, in milliseconds.
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
-
-sys.path.append(str(Path(__file__).parents[1]))
 
 import keras
 import numpy as np
 import tensorflow as tf
-from predict import LARGE, RESULTS, SMALL, network, numpy_products, random_members
-from results_file import Results
-from timing import interleaved, last_rows, versions, write_page
 
 import keras_langevin as kl
+from examples.benchmarks.predict import (
+    LARGE,
+    RESULTS,
+    SMALL,
+    network,
+    numpy_products,
+    random_members,
+)
+from examples.benchmarks.timing import interleaved, last_rows, page_of, versions
+from examples.studies.common import pages
+from examples.studies.common.results import Results
 
 
 def served(model, members):
@@ -79,6 +84,11 @@ def measured(sizes, num_members, num_examples, repeats):
     }
 
 
+def page(path):
+    """Of each case the last row."""
+    return page_of(__doc__, last_rows(Results(path).rows, ("network", "members", "examples")))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true")
@@ -88,7 +98,7 @@ def main():
     if keras.backend.backend() != "tensorflow":
         parser.error("the rivals are TensorFlow's: set KERAS_BACKEND=tensorflow")
     folder = options.results or (Path("demo_output") if options.quick else RESULTS)
-    results = Results(folder / "benchmark_serving.jsonl")
+    results = Results(folder / "serving.jsonl")
     num_members, repeats = (4, 5) if options.quick else (50, 50)
     for sizes in (LARGE, SMALL):
         for num_examples in (1, 256):
@@ -99,8 +109,7 @@ def main():
             }
             row = measured(sizes, num_members, num_examples, options.repeats or repeats)
             results.add(key | row | {"load": os.getloadavg()[0], "machine": versions()})
-    keys = ("network", "members", "examples")
-    write_page(folder / "benchmark_serving.md", __doc__, last_rows(results.rows, keys))
+    pages.write(page, results.path)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Does a run of a million steps stay as it began? Memory, time of a step, compilations.
 
-    python examples/benchmarks/soak.py                        10^6 steps, samples on disk
-    python examples/benchmarks/soak.py --max-samples 64       as many at most: what else grows?
-    python examples/benchmarks/soak.py --report               the page and the figure alone
+    python -m examples.benchmarks.soak                        10^6 steps, samples on disk
+    python -m examples.benchmarks.soak --max-samples 64       as many at most: what else grows?
+    python -m examples.benchmarks.soak --report               the page and the figure alone
 
 One call of `fit` with `kl.PosteriorSampler`, which stores a sample every 250 steps and a
 checkpoint after every epoch of 1000. Every 5000 steps a row goes to the results file. A run that
@@ -11,8 +11,6 @@ was stopped goes on, from its checkpoint, when it is started again with the same
 
 import argparse
 import gc
-import importlib.metadata
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,20 +19,18 @@ import keras
 import numpy as np
 
 import keras_langevin as kl
-
-sys.path.append(str(Path(__file__).parents[1]))
-
-from results_file import Results
-from timing import table, versions
+from examples.benchmarks.timing import table, versions
+from examples.studies.common import pages
+from examples.studies.common.results import Results
 
 STEPS_PER_EPOCH, STEPS_PER_SAMPLE, BATCH_SIZE, INPUTS = 1000, 250, 8, 4
 WARM_UP = 0.1  # of the steps, left out of the slope of the memory
 BLOCKS, T_95 = 10, 2.306  # and the 97.5 % quantile of Student's t with BLOCKS - 2 degrees
 PAGE = """# A million steps of `fit`
 
-    KERAS_BACKEND=tensorflow python examples/benchmarks/soak.py
-    KERAS_BACKEND=jax python examples/benchmarks/soak.py
-    KERAS_BACKEND=jax python examples/benchmarks/soak.py --max-samples 64 --steps 775000
+    KERAS_BACKEND=tensorflow python -m examples.benchmarks.soak
+    KERAS_BACKEND=jax python -m examples.benchmarks.soak
+    KERAS_BACKEND=jax python -m examples.benchmarks.soak --max-samples 64 --steps 775000
 
 A network of {weights} weights, `kl.{sampler}`, `jit_compile=True`, {execution} steps an execution,
 batches of {batch}; `kl.PosteriorSampler` stores a sample every {sample} steps in a folder and a
@@ -51,7 +47,7 @@ What grows is the table of contents of the stored samples: 0.56 kB each in memor
 
 {table}
 
-{made_by}
+{machines}
 """
 
 
@@ -142,9 +138,10 @@ def run(folder, steps, results, every=5, max_samples=None, callbacks=()):
         max_samples=max_samples,
         resume=True,
     )
-    before = [row["process"] for row in by_run(results).get(key, ())]
+    before = [row["process"] for row in by_run(results.rows).get(key, ())]
     process = max(before, default=-1) + 1
-    recorder = Recorder(results, every, process, backend=key[0], max_samples=max_samples)
+    facts = {"backend": key[0], "max_samples": max_samples, "machine": versions()}
+    recorder = Recorder(results, every, process, **facts)
     model.fit(
         x,
         y,
@@ -203,16 +200,17 @@ def summary(rows):
     }
 
 
-def by_run(results):
+def by_run(rows):
     """The rows by backend and `max_samples`."""
     runs = {}
-    for row in results.rows:
+    for row in rows:
         runs.setdefault((row["backend"], row.get("max_samples")), []).append(row)
     return runs
 
 
-def write_page(results):
-    page = PAGE.format(
+def page(path):
+    rows = Results(path).rows
+    return PAGE.format(
         weights=17 + 16 * (INPUTS + 1),
         sampler="QDOPLangevin",
         execution=STEPS_PER_SAMPLE,
@@ -220,22 +218,22 @@ def write_page(results):
         sample=STEPS_PER_SAMPLE,
         epoch=STEPS_PER_EPOCH,
         blocks=BLOCKS,
-        table=table([summary(rows) for rows in by_run(results).values()]),
-        made_by=", ".join([versions(), *other_backends(results)]),
+        table=table([summary(own) for own in by_run(rows).values()]),
+        machines=machines(rows),
     )
-    results.path.with_suffix(".md").write_text(page, "utf-8")
 
 
-def other_backends(results):
-    others = {backend for backend, _ in by_run(results)} - {keras.backend.backend()}
-    return [f"{name} {importlib.metadata.version(name)}" for name in sorted(others)]
+def machines(rows):
+    """A list in Markdown: what each backend ran on."""
+    found = {row["backend"]: row["machine"] for row in rows if "machine" in row}
+    return "\n".join(f"- {backend}: {machine}" for backend, machine in found.items())
 
 
 def draw(results):
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 1, sharex=True, figsize=(7, 5), layout="constrained")
-    for (backend, most), rows in by_run(results).items():
+    for (backend, most), rows in by_run(results.rows).items():
         name = f"{backend}, max_samples={most}" if most else backend
         steps = [row["steps"] / 1e6 for row in rows]
         grown = [(row["private_bytes"] - rows[0]["private_bytes"]) / 1e6 for row in rows]
@@ -254,9 +252,7 @@ def main():
     parser.add_argument("--every", type=int, default=5, help="epochs from one row to the next")
     parser.add_argument("--max-samples", type=int, help="most to keep; all by default")
     parser.add_argument("--folder", type=Path, help="of the samples; a temporary one by default")
-    parser.add_argument(
-        "--results", type=Path, default=Path(__file__).parents[1] / "results" / "soak.jsonl"
-    )
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_suffix(".jsonl"))
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
     results = Results(arguments.results)
@@ -264,7 +260,7 @@ def main():
         with tempfile.TemporaryDirectory() as temporary:
             folder = arguments.folder or temporary
             run(folder, arguments.steps, results, arguments.every, arguments.max_samples)
-    write_page(results)
+    pages.write(page, results.path)
     draw(results)
 
 

@@ -1,13 +1,13 @@
 """Time of a training step inside `fit`, as a ratio to the plain optimizer and to peers.
 
-    KERAS_BACKEND=jax python examples/benchmarks/step_time.py
-    KERAS_BACKEND=jax python examples/benchmarks/step_time.py --one-thread
+    KERAS_BACKEND=jax python -m examples.benchmarks.step_time
+    KERAS_BACKEND=jax python -m examples.benchmarks.step_time --one-thread
 
 The 784-400-400-10 network on random images, float32. All methods of one table run in one process,
 an epoch each in turns, and the ratio is that of the medians; absolute times depend on the machine
 and on what else it does. Peers (`peers.py`) make one step a batch, over batches that are cut
 beforehand, which `fit` has to do itself. The rows go to
-`examples/results/benchmark_step_time.jsonl`, and the tables of all backends to the page beside it.
+`examples/benchmarks/step_time.jsonl`, and the tables of all backends to the page beside it.
 """
 
 import argparse
@@ -22,18 +22,14 @@ if "--one-thread" in sys.argv:  # read when the backend is imported
 import keras
 import numpy as np
 
-sys.path.append(str(Path(__file__).parents[1]))
-sys.path.append(str(Path(__file__).parent))
-
-import peers
-import timing
-from predict import LARGE, network
-from results_file import Results
-
 import keras_langevin as kl
+from examples.benchmarks import peers, timing
+from examples.benchmarks.predict import LARGE, network
+from examples.studies.common import pages
+from examples.studies.common.results import Results
 
 BACKEND = keras.backend.backend()
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parent
 RATE = 1e-4
 
 # Name, how it is made from N, what it is compared with, the target for batches of 500 and of 100.
@@ -89,10 +85,10 @@ def main():
         rows += measured(name, batch_size, arguments.steps, arguments.turns)
     print(timing.table(rows))
     if not arguments.quick:
-        results = Results(RESULTS / "benchmark_step_time.jsonl")
+        results = Results(RESULTS / "step_time.jsonl")
         for row in rows:
             results.add({**row, "machine": timing.versions()})
-        (RESULTS / "benchmark_step_time.md").write_text(page(results.rows), "utf-8")
+        pages.write(page, results.path)
 
 
 def measured(backend, batch_size, steps, turns):
@@ -140,7 +136,8 @@ def peer_epoch(make, x, y, batch_size):
     return lambda: peer.run(batches)
 
 
-def page(rows):
+def page(path):
+    rows = Results(path).rows
     runs = {}
     for row in rows:
         runs.setdefault((row["backend"], row["batch"], row["method"], row["against"]), []).append(
@@ -163,7 +160,7 @@ def page(rows):
 
 HEAD = """# Time of a training step
 
-`KERAS_BACKEND=... python examples/benchmarks/step_time.py [--one-thread]`: the 784-400-400-10
+`KERAS_BACKEND=... python -m examples.benchmarks.step_time [--one-thread]`: the 784-400-400-10
 network inside `fit`. In each run medians of turns in one process; here medians of runs. Where the
 ratio is above the target, it is missed.
 

@@ -60,12 +60,11 @@ def last_rows(rows, keys):
     return list({tuple(row.get(key) for key in keys): row for row in rows}.values())
 
 
-def write_page(path, text, rows):
+def page_of(text, rows):
     """A markdown page: the docstring of the script, and the table."""
     title, command, *rest = text.strip().split("\n\n")
     command = "```\n" + textwrap.dedent(command) + "\n```"
-    page = "\n\n".join([f"# {title}", command, *rest, table(rows)])
-    path.write_text(page + "\n", "utf-8")
+    return "\n\n".join([f"# {title}", command, *rest, table(rows)]) + "\n"
 
 
 def _cell(value):

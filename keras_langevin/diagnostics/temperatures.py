@@ -136,6 +136,8 @@ def kinetic_temperature(optimizer) -> Temperature:
 
     Example:
 
+    >>> model.compile(optimizer=kl.SGHMC(0.01, num_data=len(x)), loss=loss)
+    >>> model.fit(x, y, epochs=20)
     >>> found = kl.diagnostics.kinetic_temperature(model.optimizer)
     >>> {name: found.by_variable[name] for name in found.by_variable}
 

@@ -337,6 +337,7 @@ class BayesianEnsembleModel(PredictiveModel):
         predictive mean, and `predict_uncertainty`, the dict of the method of that name, with
         `"<output name>_"` before each key where the model has several outputs.
 
+        >>> ensemble.export("served_model")
         >>> served = tf.saved_model.load("served_model")
         >>> served.serve(x), served.predict_uncertainty(x)["epistemic"]
 

@@ -42,7 +42,7 @@ class BatchNormalization(QuasiDiagonal, AveragingPreconditioner):
             a share of the largest, so that with 1e-2 no input may vary ten times less than the
             widest one and be rescaled: of inputs with standard deviations from 1e-2 to 1e2 it
             leaves most of the spread. The default keeps a range of 1000 in standard deviation; see
-            `examples/results/bnp_simulation.md`.
+            `examples/studies/bnp/simulation.md`.
         epsilon: ε₂, in squared units of the inputs; the paper's 1e-4.
         prior_in_metric: Add the prior's precision over num_data to s̃ too (the default, not the
             paper's), as if the loss had the curvature 1 by its outputs. An input that hardly

@@ -27,7 +27,7 @@ class OuterProduct(AveragingPreconditioner):
             unbiased estimate, as batches are in random order, for less arithmetic. `None` measures
             at least 32 examples, all of a smaller batch: on MNIST with batches of 500, from
             500 down to 32 measured examples made no difference to the ensemble
-            (`examples/mnist_statistics_stride.py`).
+            (`examples/studies/mnist/statistics_stride.py`).
         fisher: Whose labels the gradients g_n have: `"empirical"`, the data's (the default and
             the papers'), or `"model"`, labels drawn from the model at its present weights, anew
             in every step, which makes M an estimate of the true Fisher information, the

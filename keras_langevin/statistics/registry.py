@@ -55,12 +55,13 @@ class LayerRule:
 
     @contextlib.contextmanager
     def pre_activation(self, layer):
-        """Inside, calling the layer gives z; the context's value is the activation."""
+        """Inside, calling the layer gives z; the context's value is the activation. That is
+        `layer.activation`, if there is one; override this for a layer that has it elsewhere."""
         activation = getattr(layer, "activation", None)
         if activation is None:
             yield lambda z: z
             return
-        layer.activation = None
+        layer.activation = keras.activations.linear
         try:
             yield activation
         finally:

@@ -1,11 +1,11 @@
 """The benchmarks run from end to end, shortened, and find nothing absurd: the limits are a multiple
-of what is measured on a quiet machine (`examples/results/benchmark_*.md`)."""
+of what is measured on a quiet machine (`examples/benchmarks/*.md`)."""
 
 import json
 
 import keras
 import pytest
-from test_examples import run
+from running import run_module
 
 pytestmark = [
     pytest.mark.slow,
@@ -14,14 +14,14 @@ pytestmark = [
 
 
 def rows_of(script, folder, *arguments):
-    run(f"benchmarks/{script}.py", *arguments, "--quick", "--results", folder)
+    run_module(f"benchmarks.{script}", *arguments, "--quick", "--results", folder)
     (path,) = folder.glob("*.jsonl")
     assert (folder / f"{path.stem}.md").exists()
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_a_step_takes_about_as_long_as_the_plain_optimizer():
-    table = run("benchmarks/step_time.py", "--quick")
+    table = run_module("benchmarks.step_time", "--quick")
     lines = [[cell.strip() for cell in line.split("|")[3:7]] for line in table.splitlines()[2:]]
     ratios = {method: float(ratio) for method, _, rival, ratio in lines if "Keras" in rival}
     assert len(ratios) == 6
@@ -44,7 +44,7 @@ def test_time_grows_no_faster_than_size(tmp_path):
     for name in ("SGLD", "QDOPLangevin"):
         few, many = (row["ms"] / row["weights"] for row in rows if row["what"] == name)
         assert many < 2.5 * few
-    assert (tmp_path / "benchmark_scaling.png").exists()
+    assert (tmp_path / "scaling.png").exists()
 
 
 def test_the_metric_brings_effective_samples(tmp_path):
@@ -52,5 +52,5 @@ def test_the_metric_brings_effective_samples(tmp_path):
     found = {r["method"]: r["effective samples"] for r in rows if r["kind"] == "samples"}
     assert found["QDOPLangevin"] > 4 * found["SGLD"]
     assert "| regression | jax | QDOPLangevin |" in (
-        (tmp_path / "benchmark_effective_samples.md").read_text()
+        (tmp_path / "effective_samples.md").read_text()
     )

@@ -56,7 +56,8 @@ class Squares(Diagonal, AveragingPreconditioner):
     """The shortest that learns: a diagonal of averaged squares."""
 
     def build_state(self, add_variable):
-        return [add_variable(s, n) for s, n in zip(self.layout.shapes, self.layout.names)]
+        pairs = zip(self.layout.shapes, self.layout.names, strict=True)
+        return [add_variable(shape, name) for shape, name in pairs]
 
     def averages(self, gradients, statistics, rate):
         pairs = zip(self.states, gradients, strict=True)

@@ -11,7 +11,15 @@ from types import NoneType
 
 import keras
 import numpy as np
-from targets.public_api_samplers import AVERAGE, FISHER, INPUTS, OUTER_PRODUCT, SAMPLERS
+from targets.public_api_samplers import (
+    AVERAGE,
+    FISHER,
+    INPUTS,
+    KERAS,
+    OUTER_PRODUCT,
+    SAMPLERS,
+    TARGET,
+)
 
 import keras_langevin as kl
 
@@ -151,6 +159,13 @@ class OwnLayer(keras.layers.Layer):
     pass
 
 
+class OwnSampler(kl.Sampler):
+    """The least that a sampler of somebody else's must say."""
+
+    def advance(self, values, gradients, statistics, metric, learning_rate):
+        return [θ - learning_rate * g for θ, g in zip(values, gradients, strict=True)], []
+
+
 class OwnLoss(keras.losses.Loss):
     pass
 
@@ -182,6 +197,9 @@ DIVERGED = (FloatingPointError,)
 CALLS = {
     # samplers, callbacks, ensembles
     **{name: Call(fixed(**row), takes=OF_SAMPLERS) for name, row in SAMPLERS.items()},
+    "Sampler": Call(
+        fixed(**TARGET, **KERAS, preconditioner=None), find=lambda: OwnSampler, takes=OF_SAMPLERS
+    ),
     "PosteriorSampler": Call(
         fixed(
             burn_in=1,
@@ -435,6 +453,7 @@ NAMES = [name for name, call in CALLS.items() if call.valid is not dict]
 # Results that functions return, exceptions, and bases without arguments of their own.
 MADE_BY_THE_PACKAGE = {
     "ChainError",
+    "SamplerProtocol",
     "CorruptSampleError",
     "StorageError",
     "WriteConflictError",
