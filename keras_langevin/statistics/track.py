@@ -96,7 +96,11 @@ def track_statistics(model, optimizer, spatial=None):
 
 def untrack_statistics(model):
     """Removes the probes and their weights; returns the model. The optimizer that used them
-    is built again when the model is tracked or trained again."""
+    is built again when the model is tracked or trained again.
+
+    Args:
+        model: A `keras.Model`, tracked or not.
+    """
     tracking = _tracking(keras_arguments.model("model", model))
     if tracking:
         tracking.remove()
@@ -107,12 +111,21 @@ def untrack_statistics(model):
 
 
 def is_tracked(model) -> bool:
+    """Whether the model has probes.
+
+    Args:
+        model: A `keras.Model`.
+    """
     return _tracking(keras_arguments.model("model", model)) is not None
 
 
 def untracked(model):
     """A context inside which a tracked model is the user's own: no probes, no statistics among
-    its weights."""
+    its weights.
+
+    Args:
+        model: A `keras.Model`, tracked or not.
+    """
     return _untracked(keras_arguments.model("model", model))
 
 
