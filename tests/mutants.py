@@ -512,21 +512,19 @@ PREDICTIVE = ("predictive", "ensemble/test_ensemble.py")
 def density_without_the_scale(change):
     def make(density):
         def changed(y, mean, log_stddev):
-            from keras import ops
-
-            return density(y, mean, log_stddev) + ops.sum(log_stddev, axis=-1)
+            return density(y, mean, log_stddev) + log_stddev
 
         return changed
 
-    change("predictive.gaussian:gaussian_log_density", make)
+    change("predictive.gaussian:gaussian_log_densities", make)
 
 
 @mutant(*PREDICTIVE)
 def probabilities_of_half_the_logits(change):
-    def make(mean):
-        return lambda self, outputs: mean(self, 0.5 * outputs)
+    def make(parameters):
+        return lambda self, outputs: parameters(self, 0.5 * outputs)
 
-    change("predictive.categorical:Categorical.mean", make)
+    change("predictive.categorical:Categorical.parameters", make)
 
 
 @mutant(*PREDICTIVE)
@@ -534,8 +532,8 @@ def log_of_the_mean_of_logs(change):
     """The mean log density in the place of the log of the mean density."""
     from keras import ops
 
-    for family in ("categorical", "bernoulli", "gaussian"):
-        change(f"predictive.{family}:log_mean_exp", instead(lambda x: ops.mean(x, axis=0)))
+    for module in ("categorical", "bernoulli", "family"):
+        change(f"predictive.{module}:log_mean_exp", instead(lambda x: ops.mean(x, axis=0)))
 
 
 @mutant(*PREDICTIVE)
@@ -554,11 +552,40 @@ def epistemic_variance_forgotten(change):
 def mean_of_logits(change):
     from keras import ops
 
-    def average(self, inputs):
-        outputs = self.member_outputs(inputs)
-        return self.packed(self._each(lambda family, o: family.mean(ops.mean(o, axis=0)), outputs))
+    def call(self, inputs):
+        outputs = self.members.outputs(inputs)
+        if self.gives_outputs:
+            return outputs
+        means = self.heads.each(lambda family, o: family.means(ops.mean(o, axis=0)), outputs)
+        return self.heads.packed(means)
 
-    change("ensemble.model:BayesianEnsembleModel._average", instead(average))
+    change("ensemble.prediction:PredictiveModel.call", instead(call))
+
+
+@mutant("predictive/test_register_family.py", chosen="quantiles or exported or fisher")
+def quantiles_of_counts_one_too_many(change):
+    def make(quantiles):
+        return lambda *args: quantiles(*args) + 1
+
+    change("predictive.family:count_quantiles", make)
+
+
+@mutant("predictive/test_register_family.py", chosen="fisher or scores or statistics")
+def scores_of_the_sum_over_positions(change):
+    change("predictive.family:Family.num_labels", instead(lambda self, outputs: 1))
+
+
+@mutant("predictive/test_register_family.py", chosen="loss or found")
+def subclasses_of_a_loss_taken_for_it(change):
+    """Whatever they compute."""
+
+    def find(loss):
+        from keras_langevin.predictive import registry
+
+        known = [c for c in type(loss).__mro__ if c in registry._BY_LOSS]
+        return registry._BY_LOSS[known[0]][0].from_loss(loss) if known else None
+
+    change("predictive.output:find_family", instead(find))
 
 
 # ------------------------------------------------------------------------- stores, resuming

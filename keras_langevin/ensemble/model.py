@@ -52,6 +52,9 @@ class BayesianEnsembleModel(PredictiveModel):
     | `"mean"` | mean squared error, `GaussianNLL(stddev)` | N(outputs, `noise_stddev`²) |
     | `"mean_and_log_scale"` | `GaussianNLL()` | [means, log σ], two halves of the last axis |
 
+    A likelihood of your own is one class, see `kl.predictive.register_family`; `output` then takes
+    its name too.
+
     The mean squared error of d outputs stands for the noise variance d / 2, since `num_data`
     times it is the negative log likelihood of that variance. Train with
     `keras_langevin.losses.GaussianNLL(stddev)` where the noise is known to be another.
