@@ -8,10 +8,6 @@ one law, above 1.05 each has stayed near its start. Weights of networks hardly e
 predictions, and take several chains where the number is large.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import keras
 import matplotlib
 
@@ -53,7 +49,7 @@ def main():
         print(f"chain {number}: {len(chain)} members, NLL {nll(chain):.4f}")
     print(f"all chains: {len(members)} members, NLL {nll(members):.4f}")
 
-    log_likelihood = ensemble.log_likelihood(X_TEST, Y_TEST, verbose=0)
+    log_likelihood = ensemble.log_likelihood(X_TEST, Y_TEST, verbose=0)[..., 0]
     by_chain = [chain.mean(axis=1) for chain in ensemble.split_chains(log_likelihood)]
     r_hat = float(kl.diagnostics.r_hat(by_chain))
     size = float(kl.diagnostics.effective_sample_size(by_chain))
@@ -61,7 +57,6 @@ def main():
 
     kl.plotting.trace(by_chain)
     plt.savefig("several_chains.png", dpi=150)
-    print("Figure several_chains.png")
 
 
 def nll(members):
