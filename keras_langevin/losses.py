@@ -79,8 +79,13 @@ class GaussianNLL(keras.losses.Loss):
 
 def gaussian_log_density(y, mean, log_stddev):
     """log N(y; mean, σ²) summed over the last axis, constants included."""
+    return ops.sum(gaussian_log_densities(y, mean, log_stddev), axis=-1)
+
+
+def gaussian_log_densities(y, mean, log_stddev):
+    """log N(y; mean, σ²) of each number by itself."""
     error = (y - mean) * ops.exp(-log_stddev)
-    return -ops.sum(0.5 * ops.square(error) + log_stddev + HALF_LOG_2PI, axis=-1)
+    return -(0.5 * ops.square(error) + log_stddev + HALF_LOG_2PI)
 
 
 def split_mean_and_log_scale(outputs):

@@ -30,6 +30,8 @@ class RandomBatches(keras.utils.PyDataset):
 
     Example:
 
+    >>> model.compile(optimizer=kl.SGLD(0.01, num_data=len(x)), loss=loss)
+    >>> sampler = kl.PosteriorSampler(burn_in=5)
     >>> model.fit(kl.RandomBatches(x, y, batch_size=64), epochs=20, callbacks=[sampler])
     """
 

@@ -83,6 +83,7 @@ class CyclicalCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     Example:
 
+    >>> steps_per_epoch = -(-len(x) // 32)
     >>> rate = kl.schedules.CyclicalCosine(0.1, cycle_steps=50 * steps_per_epoch)
     >>> model.compile(optimizer=kl.SGLD(rate, num_data=len(x)), loss=loss)
     >>> sampler = kl.PosteriorSampler(burn_in=0)

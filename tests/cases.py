@@ -92,7 +92,8 @@ class Case:
 
 # The metric of BNP without what is added to the variances.
 MOMENTS_ALONE = {"relative_epsilon": 0.0, "epsilon": 0.0, "prior_in_metric": False}
-FROZEN = {"freeze_after": 1, "epsilon": 0.0, "statistics_stride": 1}
+HELD = {"averaging": kl.preconditioners.Averaging(freeze_after=1)}
+FROZEN = {**HELD, "epsilon": 0.0, "statistics_stride": 1}
 OF_MINIBATCHES = {"batch_size": 10, "structure": "quasi_diagonal", "damping": 0.01}
 OF_GAUSSIANS = {
     "learning_rate": 0.03,
@@ -113,7 +114,7 @@ def outer_product(sampler, inverse, **fields):
         inverse=inverse,
         frozen=FROZEN,
         calibrations={sampler.__name__: Calibration({"learning_rate": 0.03})},
-        half_precision={"freeze_after": 1},
+        half_precision=HELD,
         **fields,
     )
 
@@ -134,9 +135,9 @@ SAMPLERS = [
         {"epsilon": 0.01},
         inverse_without_data=lambda num_data, stddev: 0.01**-0.5,
         inverse="rmsprop_inverse",
-        frozen={"freeze_after": 1, "epsilon": 1e-7},
+        frozen={**HELD, "epsilon": 1e-7},
         calibrations={"RMSPropLangevin": Calibration({"learning_rate": 0.01, "epsilon": 0.3}, 150)},
-        half_precision={"freeze_after": 1},
+        half_precision=HELD,
         resumes={"learning_rate": 1e-3},
         on_replicas=True,
     ),
@@ -155,9 +156,9 @@ SAMPLERS = [
         MOMENTS_ALONE,
         inverse_without_data=lambda num_data, stddev: 1.0,  # inputs of mean 0 and variance 1
         inverse="batch_normalization_inverse",
-        frozen={"freeze_after": 1, **MOMENTS_ALONE},
+        frozen={**HELD, **MOMENTS_ALONE},
         calibrations={"BNPLangevin": Calibration({"learning_rate": 0.03})},
-        half_precision={"freeze_after": 1},
+        half_precision=HELD,
         resumes={"learning_rate": 1e-2},
         on_replicas=True,
         faults_on_replicas="x",

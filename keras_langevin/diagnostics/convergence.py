@@ -38,7 +38,7 @@ def effective_sample_size(draws, kind="mean") -> np.ndarray:
     Example:
 
     >>> size = kl.diagnostics.effective_sample_size(ensemble.predict_members(x[:100]))
-    >>> size.mean() / seconds  # effective samples per second
+    >>> size.mean()  # over the seconds that sampling took: effective samples per second
 
     References:
         A. Vehtari et al., "Rank-Normalization, Folding, and Localization: An Improved R-hat",

@@ -11,8 +11,9 @@ from keras import ops
 from keras_langevin.arguments import integer, seed_number
 from keras_langevin.autodiff import compiled, gauss_newton_product, gradient
 from keras_langevin.optimizers.snapshots import sampler_of
+from keras_langevin.statistics.check_fit import check_fit
 from keras_langevin.statistics.track import untracked
-from keras_langevin.training_data import check_fit, training_data
+from keras_langevin.training_data import training_data
 from keras_langevin.weights import parameters
 
 

@@ -13,8 +13,10 @@ from keras_langevin.diagnostics.convergence import effective_sample_size
 from keras_langevin.diagnostics.lanczos import checked_finite
 from keras_langevin.keras_internals import inner_optimizer
 from keras_langevin.optimizers.snapshots import as_sampler, sampler_of
+from keras_langevin.statistics.check_fit import check_fit
 from keras_langevin.statistics.track import untracked
-from keras_langevin.training_data import check_fit, num_examples, training_data
+from keras_langevin.storage.stack_samples import stack_samples
+from keras_langevin.training_data import num_examples, training_data
 from keras_langevin.weights import named_weights, parameters
 
 BATCH_SIZE = 1024
@@ -96,8 +98,6 @@ def configurational_temperature(
         F. Wenzel et al., "How Good is the Bayes Posterior in Deep Neural Networks Really?", ICML
         2020, for T_C without a centre. Centring is derived here.
     """
-    from keras_langevin.ensemble.samples import stack_samples
-
     optimizer = sampler_of(model)
     chains, columns = stack_samples(model, samples)
     columns = list(columns)
@@ -136,6 +136,8 @@ def kinetic_temperature(optimizer) -> Temperature:
 
     Example:
 
+    >>> model.compile(optimizer=kl.SGHMC(0.01, num_data=len(x)), loss=loss)
+    >>> model.fit(x, y, epochs=20)
     >>> found = kl.diagnostics.kinetic_temperature(model.optimizer)
     >>> {name: found.by_variable[name] for name in found.by_variable}
 

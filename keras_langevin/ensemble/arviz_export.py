@@ -28,10 +28,10 @@ def to_arviz(ensemble, x, y, weights, batch_size):
     groups = {"posterior": posterior}
     if x is not None:
         members = ensemble.predict_members(x, batch_size, verbose=0)
-        names = ensemble.names_of_outputs()
-        posterior.update(_named("prediction", names, ensemble.flat(members), draws))
+        names = ensemble.heads.names
+        posterior.update(_named("prediction", names, ensemble.heads.flat(members), draws))
     if y is not None:
-        found = ensemble.flat(ensemble.log_likelihood(x, y, batch_size, verbose=0))
+        found = ensemble.heads.flat(ensemble.log_likelihood(x, y, batch_size, verbose=0))
         groups["log_likelihood"] = _named("y", names, found, draws)
         groups["observed_data"] = _labels(names, keras.tree.flatten(y))
     if not posterior:

@@ -16,7 +16,7 @@ def export_saved_model(ensemble, filepath, input_signature, quantiles, verbose=N
         results = ensemble.uncertainties(inputs, quantiles)
         if len(results) == 1:
             return results[0]
-        named = zip(ensemble.names_of_outputs(), results, strict=True)
+        named = zip(ensemble.heads.names, results, strict=True)
         return {f"{name}_{key}": v for name, result in named for key, v in result.items()}
 
     archive = keras.export.ExportArchive()

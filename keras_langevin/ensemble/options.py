@@ -8,12 +8,16 @@ from keras_langevin.arguments import (
     boolean,
     instance,
     integer,
+    path,
     real_array,
     shorten,
     text,
+    verbosity,
 )
-from keras_langevin.keras_arguments import float_dtype, keras_name
+from keras_langevin.keras_arguments import built_model, float_dtype, keras_name
 from keras_langevin.predictive import checked_meaning
+
+QUANTILES = (0.05, 0.5, 0.95)
 
 
 def checked_options(output=None, noise_stddev=None, member_batch_size=None, **kwargs):
@@ -67,6 +71,22 @@ def checked_patterns(name, patterns):
     """Strings for `re.search`."""
     instance(name, patterns, (list, tuple), "a list of patterns")
     return [text(name, pattern) for pattern in patterns]
+
+
+def check_report_arguments(training_data, batch_size, model, html, verbose):
+    is_pair = isinstance(training_data, (tuple, list)) and len(training_data) == 2
+    if training_data is not None and not is_pair:
+        raise ValueError(
+            "`training_data` must be a pair `(x, y)`, or None. Received: training_data="
+            f"{shorten(training_data)}"
+        )
+    if batch_size is not None:
+        integer("batch_size", batch_size, at_least=1)
+    if model is not None:
+        built_model("model", model)
+    if html is not None:
+        path("html", html)
+    verbosity("verbose", verbose)
 
 
 _KERAS_ARGUMENTS = {"name": keras_name, "trainable": boolean, "dtype": float_dtype}

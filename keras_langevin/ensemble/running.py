@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_langevin.ensemble.model import BayesianEnsembleModel
-from keras_langevin.ensemble.samples import stack_samples
+from keras_langevin.storage.stack_samples import stack_samples
 
 
 class RunningEnsemble:
@@ -56,7 +56,7 @@ class RunningEnsemble:
             log_densities = [ops.convert_to_tensor(log) for _, log in average]
             loss += size * float(member.mean_loss(log_densities, sample_weight))
             count += size
-            mean = member.packed([mean for mean, _ in average])
+            mean = member.heads.packed([mean for mean, _ in average])
             metrics = member.compute_metrics(None, y, mean, sample_weight)
         metrics = {name: float(value) for name, value in metrics.items() if name != "loss"}
         return {"loss": loss / count, **metrics}
@@ -102,9 +102,5 @@ class RunningEnsemble:
 
 def _check_classes(ensemble, y):
     """The average of logarithms weighted by shares is not the logarithm of an average."""
-    for family, labels in zip(ensemble.families(), ensemble.by_output(y), strict=True):
-        if family.is_discrete and not np.array_equal(labels, np.round(labels)):
-            raise ValueError(
-                "Labels must be classes, as numbers or one-hot. Received: shares of several "
-                "classes. Validate on the labels as they were given."
-            )
+    for family, labels in zip(ensemble.heads, ensemble.heads.by_output(y), strict=True):
+        family.check_labels(labels)

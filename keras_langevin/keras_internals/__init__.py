@@ -12,6 +12,7 @@ from keras_langevin.keras_internals.fit import (
     has_validation_data,
     validation_batches_of_fit,
 )
+from keras_langevin.keras_internals.functional import last_activation
 from keras_langevin.keras_internals.model import (
     add_weights,
     call_in_training,
@@ -48,6 +49,7 @@ __all__ = [
     "has_replaced_weights",
     "has_validation_data",
     "inner_optimizer",
+    "last_activation",
     "learning_rate_schedule",
     "loss_scale",
     "mask_of",

@@ -17,6 +17,11 @@ def find_learning_rate(model, x, y, batch_size=32, sample_weight=None) -> float:
 
     `learning_rate="auto"` does this in `fit`, and again during burn-in, as the curvature changes.
 
+    Args:
+        model: Built, and compiled with an optimizer of this package.
+        x, y, sample_weight: Training data as for `fit`, arrays or nested arrays.
+        batch_size: As in `fit`.
+
     Example:
 
     >>> model.compile(optimizer=kl.QDOPLangevin("auto", num_data=len(x)), loss=loss)

@@ -11,7 +11,8 @@ from keras_langevin.arguments import non_negative_number
 from keras_langevin.diagnostics.lanczos import CurvatureProbe, checked_finite, stability_limit
 from keras_langevin.learning_rate.warm_up import METRIC_BATCHES, fill_metric, split
 from keras_langevin.optimizers.snapshots import sampler_of
-from keras_langevin.training_data import check_fit, num_examples
+from keras_langevin.statistics.check_fit import check_fit
+from keras_langevin.training_data import num_examples
 
 CURVATURE_BATCHES = 4  # are looked at; their median counts
 LANCZOS_STEPS, LANCZOS_TOLERANCE = 30, 0.02

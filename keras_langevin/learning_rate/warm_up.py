@@ -6,7 +6,8 @@ import numpy as np
 from keras_langevin.arguments import integer
 from keras_langevin.optimizers.snapshots import sampler_of
 from keras_langevin.statistics import track_statistics
-from keras_langevin.training_data import check_fit, joined, num_examples, training_data
+from keras_langevin.statistics.check_fit import check_fit
+from keras_langevin.training_data import joined, num_examples, training_data
 
 METRIC_BATCHES = 16
 
@@ -34,7 +35,7 @@ def warm_up_metric(model, x, y, batch_size=32, sample_weight=None, num_batches=M
     >>> model.fit(x, y, batch_size=500, epochs=3)
     >>> model.compile(optimizer=kl.QDOPLangevin(1e-3, num_data=len(x)), loss=loss)
     >>> kl.warm_up_metric(model, x, y, batch_size=500)
-    >>> model.fit(x, y, batch_size=500, epochs=50, callbacks=[sampler])
+    >>> model.fit(x, y, batch_size=500, epochs=50, callbacks=[kl.PosteriorSampler(burn_in=5)])
     """
     sampler_of(model)
     num_batches = integer("num_batches", num_batches, at_least=1)
@@ -51,7 +52,7 @@ def fill_metric(model, batches, again=False):
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     preconditioner = optimizer.preconditioner
-    if not preconditioner.learns or (preconditioner.is_filled and not again):
+    if not preconditioner.learns or (not again and preconditioner.is_filled):
         return
     x, y, sample_weight = map(joined, zip(*batches, strict=True))
     history = getattr(model, "history", None)  # `fit` may be running: it returns this one

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
+from keras_langevin.optimizers.langevin_optimizer import DEFAULT_PRIOR, LangevinOptimizer
 from keras_langevin.preconditioners.batch_normalization import BatchNormalization
 
 
@@ -32,12 +32,12 @@ class BNPLangevin(LangevinOptimizer):
             `kl.LangevinOptimizer`). The metric holds the scale of the inputs and not that of the
             loss, so rates compare with SGD on normalized inputs: 0.01 to 0.5.
         num_data: N, the number of training examples; required.
+        temperature, prior, seed: See `kl.LangevinOptimizer`.
         relative_epsilon, epsilon, prior_in_metric: What is added to the variances; see
             `kl.preconditioners.BatchNormalization` for why ε₁ is not the paper's 1e-2.
-        statistics_rate, statistics_rate_floor, lagged, freeze_after: How the metric averages
-            over steps; see `kl.preconditioners.AveragingPreconditioner`. `lagged=False` is the
-            paper.
-        **kwargs: See `kl.LangevinOptimizer`: `temperature`, `prior`, `seed`, and Keras' own.
+        averaging: How the metric averages over steps, a `kl.preconditioners.Averaging`, or None
+            for its defaults. `lagged=False` is the paper.
+        **kwargs: See `kl.LangevinOptimizer`, Keras' own among them.
 
     Example:
 
@@ -55,27 +55,29 @@ class BNPLangevin(LangevinOptimizer):
     def __init__(
         self,
         learning_rate="auto",
-        num_data=None,
+        *,
+        num_data,
+        temperature=1.0,
+        prior=DEFAULT_PRIOR,
+        seed=None,
         relative_epsilon=1e-6,
         epsilon=1e-4,
         prior_in_metric=True,
-        statistics_rate=0.5,
-        statistics_rate_floor=0.01,
-        lagged=True,
-        freeze_after=None,
+        averaging=None,
         **kwargs,
     ):
         kwargs.setdefault("name", "bnp_langevin")
-        metric = BatchNormalization(
-            relative_epsilon=relative_epsilon,
-            epsilon=epsilon,
-            prior_in_metric=prior_in_metric,
-            statistics_rate=statistics_rate,
-            statistics_rate_floor=statistics_rate_floor,
-            lagged=lagged,
-            freeze_after=freeze_after,
+        super().__init__(
+            learning_rate,
+            num_data=num_data,
+            temperature=temperature,
+            prior=prior,
+            seed=seed,
+            preconditioner=BatchNormalization(
+                relative_epsilon, epsilon, prior_in_metric, averaging
+            ),
+            **kwargs,
         )
-        super().__init__(learning_rate, num_data=num_data, preconditioner=metric, **kwargs)
 
     def preconditioner_config(self):
         return self.preconditioner.get_config()

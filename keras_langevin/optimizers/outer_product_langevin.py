@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
+from keras_langevin.optimizers.langevin_optimizer import DEFAULT_PRIOR, LangevinOptimizer
 from keras_langevin.preconditioners.outer_product import (
     DiagonalOuterProduct,
     QuasiDiagonalOuterProduct,
@@ -17,31 +17,31 @@ class OuterProductLangevin(LangevinOptimizer):
     def __init__(
         self,
         learning_rate="auto",
-        num_data=None,
+        *,
+        num_data,
+        temperature=1.0,
+        prior=DEFAULT_PRIOR,
+        seed=None,
         prior_in_metric=True,
         damping=1.0,
         epsilon=1e-8,
         statistics_stride=None,
-        statistics_rate=0.5,
-        statistics_rate_floor=0.01,
-        lagged=True,
-        freeze_after=None,
         fisher="empirical",
+        averaging=None,
         **kwargs,
     ):
         kwargs.setdefault("name", type(self).__name__.lower())
-        metric = self.metric_class(
-            prior_in_metric=prior_in_metric,
-            damping=damping,
-            epsilon=epsilon,
-            statistics_stride=statistics_stride,
-            statistics_rate=statistics_rate,
-            statistics_rate_floor=statistics_rate_floor,
-            lagged=lagged,
-            freeze_after=freeze_after,
-            fisher=fisher,
+        super().__init__(
+            learning_rate,
+            num_data=num_data,
+            temperature=temperature,
+            prior=prior,
+            seed=seed,
+            preconditioner=self.metric_class(
+                prior_in_metric, damping, epsilon, statistics_stride, fisher, averaging
+            ),
+            **kwargs,
         )
-        super().__init__(learning_rate, num_data=num_data, preconditioner=metric, **kwargs)
 
     def preconditioner_config(self):
         return self.preconditioner.get_config()
@@ -66,20 +66,19 @@ class DOPLangevin(OuterProductLangevin):
             η ≤ 0.2 B/N keeps that under 10 %. Stable rates are below 2/λ, λ the largest
             curvature in those units (`kl.diagnostics.step_size`), usually 100 to 1000.
         num_data: N, the number of training examples; required.
+        temperature, prior, seed: See `kl.LangevinOptimizer`.
         prior_in_metric, damping, epsilon: What is added to M; see
             `kl.preconditioners.DiagonalOuterProduct`. `prior_in_metric=False` is the paper.
         statistics_stride: Measure every so many examples of a batch; 1 measures all, `None` (the
             default) at least 32.
-        statistics_rate, statistics_rate_floor, lagged, freeze_after: How the metric averages
-            over steps; see `kl.preconditioners.AveragingPreconditioner`. `lagged=False` is the
-            paper.
         fisher: `"empirical"` (the default, and the paper) takes the gradients g_n under the data's
             labels, `"model"` under labels drawn from the model: the true Fisher information,
             which neither vanishes where the model fits its data nor follows wrong labels. One
             more forward and backward pass a step; see
             `kl.preconditioners.DiagonalOuterProduct`.
-        **kwargs: See `kl.LangevinOptimizer`: `temperature`, `prior`, `batch_size`, `seed`, and
-            Keras' own.
+        averaging: How the metric averages over steps, a `kl.preconditioners.Averaging`, or None
+            for its defaults. `lagged=False` is the paper.
+        **kwargs: See `kl.LangevinOptimizer`: `batch_size`, Keras' own, and others.
 
     Layers without a statistics rule use the Euclidean metric; a warning names them.
 
@@ -110,9 +109,8 @@ class QDOPLangevin(OuterProductLangevin):
     and scales, and the whole noisy path invariant to shifting and scaling any input.
 
     Args:
-        learning_rate, num_data, prior_in_metric, damping, epsilon, statistics_stride,
-            statistics_rate, statistics_rate_floor, lagged, freeze_after, fisher, **kwargs: As
-            in `kl.DOPLangevin`.
+        learning_rate, num_data, temperature, prior, seed, prior_in_metric, damping, epsilon,
+            statistics_stride, fisher, averaging, **kwargs: As in `kl.DOPLangevin`.
 
     Example:
 

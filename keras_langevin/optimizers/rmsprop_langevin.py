@@ -2,8 +2,7 @@
 
 import keras
 
-from keras_langevin.arguments import boolean
-from keras_langevin.optimizers.langevin_optimizer import LangevinOptimizer
+from keras_langevin.optimizers.langevin_optimizer import DEFAULT_PRIOR, LangevinOptimizer
 from keras_langevin.preconditioners.rmsprop import RMSProp
 
 
@@ -23,12 +22,12 @@ class RMSPropLangevin(LangevinOptimizer):
         learning_rate: η, a float, a Keras schedule or `"auto"` (the default, see
             `kl.LangevinOptimizer`).
         num_data: N, the number of training examples; required.
+        temperature, prior, seed: See `kl.LangevinOptimizer`.
         epsilon: ε, squared units of the mean loss' gradient.
-        correction: Adds the divergence term of Li et al. (their Γ); see
-            `kl.preconditioners.RMSProp`. Sets `lagged=False`.
-        statistics_rate, statistics_rate_floor, lagged, freeze_after: How the metric averages
-            over steps; see `kl.preconditioners.AveragingPreconditioner`. `lagged=None` (the
-            default) is True without the correction.
+        divergence: Adds the divergence term of Li et al. (their Γ); see
+            `kl.preconditioners.RMSProp`. It needs a metric that is not lagged.
+        averaging: How the metric averages over steps, a `kl.preconditioners.Averaging`. None (the
+            default) lags by one step, but for `divergence=True`.
         **kwargs: See `kl.LangevinOptimizer`.
 
     Example:
@@ -45,25 +44,26 @@ class RMSPropLangevin(LangevinOptimizer):
     def __init__(
         self,
         learning_rate="auto",
-        num_data=None,
+        *,
+        num_data,
+        temperature=1.0,
+        prior=DEFAULT_PRIOR,
+        seed=None,
         epsilon=1e-8,
-        correction=False,
-        statistics_rate=0.5,
-        statistics_rate_floor=0.01,
-        lagged=None,
-        freeze_after=None,
+        divergence=False,
+        averaging=None,
         **kwargs,
     ):
         kwargs.setdefault("name", "rmsprop_langevin")
-        metric = RMSProp(
-            epsilon=epsilon,
-            correction=correction,
-            statistics_rate=statistics_rate,
-            statistics_rate_floor=statistics_rate_floor,
-            lagged=not boolean("correction", correction) if lagged is None else lagged,
-            freeze_after=freeze_after,
+        super().__init__(
+            learning_rate,
+            num_data=num_data,
+            temperature=temperature,
+            prior=prior,
+            seed=seed,
+            preconditioner=RMSProp(epsilon, divergence, averaging),
+            **kwargs,
         )
-        super().__init__(learning_rate, num_data=num_data, preconditioner=metric, **kwargs)
 
     def preconditioner_config(self):
         return self.preconditioner.get_config()

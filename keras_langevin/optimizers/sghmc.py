@@ -60,7 +60,7 @@ class SGHMC(Sampler):
         scheme: `"baoab"` or `"euler"`, Chen et al.'s and Wenzel et al.'s.
         preconditioner: One of `kl.preconditioners`, Euclidean by default. What a metric owes for
             following the weights, T div L in the force on r, is neglected, as in the other samplers
-            here; `RMSProp(correction=True)`, whose term is that of dynamics without momentum, is
+            here; `RMSProp(divergence=True)`, whose term is that of dynamics without momentum, is
             refused.
         noise_estimate: The variance V ≥ 0 that the injected noise is reduced by: per step 2T(1−β) −
             ℓNV (Chen et al.'s 2(α − β̂)ε), times (1+β)/2 with "baoab", no less than 0. A float for
@@ -121,6 +121,7 @@ class SGHMC(Sampler):
             **kwargs,
         )
         _refuse_divergence(self.preconditioner)
+        self.preconditioner.require("whiten", "sample")
         self.drift_clip = checked_drift_clip(drift_clip, self.has_automatic_learning_rate)
         self._clip = None if self.drift_clip is None else DriftClip(self.drift_clip)
         self.scheme = one_of("scheme", scheme, SCHEMES)
@@ -262,11 +263,11 @@ class SGHMC(Sampler):
 
 
 def _refuse_divergence(preconditioner):
-    if getattr(preconditioner, "correction", False):
+    if preconditioner.correction:
         raise ValueError(
             "The divergence term of a metric is that of dynamics without momentum. Received: "
-            "preconditioner with correction=True. Use "
-            "`kl.preconditioners.RMSProp(correction=False)`."
+            "preconditioner with divergence=True. Use "
+            "`kl.preconditioners.RMSProp(divergence=False)`."
         )
 
 

@@ -42,8 +42,11 @@ def predictive_band(
 
     Example:
 
+    >>> line = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    >>> samples = [[np.full((1, 1), slope), np.zeros(1)] for slope in (0.9, 1.0, 1.1)]
+    >>> ensemble = kl.BayesianEnsembleModel(line, samples, output="mean", noise_stddev=0.1)
     >>> x = np.linspace(-2, 2, 200)[:, None]
-    >>> kl.plotting.predictive_band(x, ensemble.predict_uncertainty(x), data=(x_train, y_train))
+    >>> kl.plotting.predictive_band(x, ensemble.predict_uncertainty(x))
     """
     x = checks.vector("x", x)
     order = np.argsort(x)

@@ -43,7 +43,8 @@ def entropy_histogram(
 
     Example:
 
-    >>> entropies = [kl.calibration.predictive_entropy(ensemble.predict(x)) for x in (test, out)]
+    >>> predictions = [ensemble.predict(x) for x in (x_test, 3 * x_test)]
+    >>> entropies = [kl.calibration.predictive_entropy(p) for p in predictions]
     >>> kl.plotting.entropy_histogram(*entropies, num_classes=10)
     """
     num_bins = integer("num_bins", num_bins, at_least=1)

@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from keras_langevin.arguments import boolean, non_negative_number
-from keras_langevin.preconditioners.preconditioner import SMALLEST, AveragingPreconditioner
+from keras_langevin.preconditioners.averaging import AveragingPreconditioner
+from keras_langevin.preconditioners.preconditioner import SMALLEST
 from keras_langevin.preconditioners.quasi_diagonal import QuasiDiagonal
 from keras_langevin.statistics.block import (
     INPUT_MEAN,
@@ -48,8 +49,8 @@ class BatchNormalization(QuasiDiagonal, AveragingPreconditioner):
             varies leaves its weights to the prior, and without this they are divided by ε₂ alone:
             on raw digits, whose corner pixels are always zero, learning rates above 0.1 then
             diverge, and with it 3 does not.
-        **kwargs: See `AveragingPreconditioner`. The paper's constant average of 0.99 is
-            `statistics_rate=0.01, statistics_rate_floor=0.01`.
+        averaging: How μ and s average over steps, a `kl.preconditioners.Averaging`, or None. The
+            paper's constant average of 0.99 is `Averaging(rate=0.01, floor=0.01)`.
 
     References:
         S. Lange, K. Helfrich, Q. Ye, "Batch Normalization Preconditioning for Neural Network
@@ -58,8 +59,8 @@ class BatchNormalization(QuasiDiagonal, AveragingPreconditioner):
 
     statistics = "inputs"
 
-    def __init__(self, relative_epsilon=1e-6, epsilon=1e-4, prior_in_metric=True, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, relative_epsilon=1e-6, epsilon=1e-4, prior_in_metric=True, averaging=None):
+        super().__init__(averaging)
         self.prior_in_metric = boolean("prior_in_metric", prior_in_metric)
         self.relative_epsilon = non_negative_number("relative_epsilon", relative_epsilon)
         self.epsilon = non_negative_number("epsilon", epsilon)

@@ -9,6 +9,7 @@ from keras import ops
 from keras_langevin import autodiff
 from keras_langevin.arguments import integer
 from keras_langevin.preconditioners.fisher import Fisher
+from keras_langevin.predictive import scores
 
 MEMORY_LIMIT = 2**31  # bytes; more is refused
 _CHUNK = 2**24  # numbers in the Jacobians that are held at once
@@ -79,7 +80,7 @@ class DenseFisher(Fisher):
             )
             cotangents = ops.expand_dims(cotangents[0], 0)
         else:
-            cotangents = self.families.score(outputs, self._draws(outputs, seed))
+            cotangents = scores(self.families, outputs, self._draws(outputs, seed))
         cotangents = ops.reshape(cotangents, (*cotangents.shape[:2], -1))
         parts = autodiff.pulled_back(
             lambda values, x: _flat(self.outputs(values, x)),

@@ -1,5 +1,7 @@
 """Metrics with one number for every weight: what solving and sampling share."""
 
+import math
+
 from keras import ops
 
 from keras_langevin.arithmetic import scaled, with_product
@@ -7,7 +9,11 @@ from keras_langevin.preconditioners.preconditioner import Preconditioner
 
 
 class Diagonal(Preconditioner):
-    """The metric is a list with an array M > 0 for each parameter; None stands for M = 1."""
+    """A metric without pairs: a list with an M > 0 for each parameter, an array that broadcasts
+    against it (a single number, say), or None for M = 1.
+
+    Mix it into a class that says what M is, such as one of `AveragingPreconditioner`.
+    """
 
     def solve(self, metric, vectors):
         return [x if m is None else x / m for m, x in zip(metric, vectors, strict=True)]
@@ -26,8 +32,12 @@ class Diagonal(Preconditioner):
         return [x if m is None else x * m for m, x in zip(metric, vectors, strict=True)]
 
     def log_volume(self, metric, other):
-        pairs = zip(metric, other, strict=True)
-        return sum(ops.sum(ops.log(b / a)) for a, b in pairs if a is not None)
+        total = 0.0
+        for before, after, shape in zip(metric, other, self.layout.shapes, strict=True):
+            if before is not None:
+                copies = math.prod(shape) / math.prod(before.shape)
+                total = total + copies * ops.sum(ops.log(after / before))
+        return total
 
 
 def moves(roots, slopes, rate, normals, noise_scale):

@@ -6,8 +6,9 @@ from keras import ops
 
 from keras_langevin.arguments import boolean, integer, non_negative_number, one_of
 from keras_langevin.arithmetic import at_least, mixed, scaled, with_product
+from keras_langevin.preconditioners.averaging import AveragingPreconditioner
 from keras_langevin.preconditioners.diagonal import Diagonal
-from keras_langevin.preconditioners.preconditioner import SMALLEST, AveragingPreconditioner
+from keras_langevin.preconditioners.preconditioner import SMALLEST
 from keras_langevin.preconditioners.quasi_diagonal import QuasiDiagonal, centred, with_added
 from keras_langevin.statistics.block import BIAS_SECOND_MOMENT, SECOND_MOMENT
 
@@ -35,6 +36,7 @@ class OuterProduct(AveragingPreconditioner):
             neither (Kunstner et al. 2019). It costs one more forward and backward pass a step,
             and needs a loss that says what is drawn: cross-entropies, mean squared error,
             `kl.losses.GaussianNLL`. Weights of examples or of losses multiply log-likelihoods.
+        averaging: How M averages over steps, a `kl.preconditioners.Averaging`, or None.
     """
 
     def __init__(
@@ -44,9 +46,9 @@ class OuterProduct(AveragingPreconditioner):
         epsilon=1e-8,
         statistics_stride=None,
         fisher="empirical",
-        **kwargs,
+        averaging=None,
     ):
-        super().__init__(**kwargs)
+        super().__init__(averaging)
         if statistics_stride is not None:
             statistics_stride = integer("statistics_stride", statistics_stride, at_least=1)
         self.statistics_stride = statistics_stride

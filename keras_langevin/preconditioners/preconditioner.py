@@ -5,7 +5,6 @@ import math
 
 from keras import ops
 
-from keras_langevin.arguments import boolean, integer, unit_interval
 from keras_langevin.arithmetic import scaled, with_product
 from keras_langevin.weights import is_statistic
 
@@ -75,24 +74,83 @@ class Layout:
         return sum(math.prod(shape) for shape in self.shapes)
 
 
+def must_implement(preconditioner, method, needed_by, returns):
+    """The error of a metric that lacks a method."""
+    return NotImplementedError(
+        f"`{type(preconditioner).__name__}` must implement `{method}`, which {needed_by} needs. It "
+        f"returns {returns}; `kl.preconditioners.Preconditioner` lists what a metric may implement."
+    )
+
+
 class Preconditioner:
     """A metric M on the parameters, its inverse C = M⁻¹ and a factor L with L Lᵀ = C.
 
-    All methods are pure functions of lists with one array for each parameter, so that
-    dynamics (overdamped, underdamped, microcanonical) and metric are independent choices.
+    Subclass it for a metric of your own; `examples/add_a_metric.py` is a whole one. All methods
+    are pure functions of lists with one float32 array for each parameter, in the order of
+    `self.layout.shapes`, so that dynamics (overdamped, underdamped, microcanonical) and metric are
+    independent choices. `metric` stands for whatever `update` returns, of any type.
+
+    Every metric implements
+
+    - `solve(metric, vectors)`: C v, the drift;
+    - `sample(metric, normals)`: L ξ, the noise;
+    - `get_config()`: the arguments of `__init__`, if there are any.
+
+    A metric that changes says so by `learns = True` and implements
+
+    - `build(layout, add_variable)`: makes the state, after `super().build(layout, add_variable)`;
+    - `update(values, gradients, statistics)`: the metric of this step, and the new state;
+    - `current()`: the metric that the state holds;
+    - `is_filled`: whether the state has seen data.
+
+    `kl.preconditioners.AveragingPreconditioner` does these four for moving averages, and
+    `kl.preconditioners.Diagonal` all that is linear algebra for one number a weight.
+
+    Some dynamics need more:
+
+    - `whiten(metric, vectors)`: Lᵀ v, for `kl.SGHMC`;
+    - `divergence(metric, gradients, statistics)`: Σ_j ∂C_ij/∂θ_j, where it is not neglected;
+    - `at(values)`, `multiply(metric, vectors)` and `log_volume(metric, other)`: for a metric that
+      is a function of the weights (`kl.preconditioners.Fisher`).
+
+    `displacement` and `squared_length` follow from `solve` and `sample`; override them if there
+    is a faster way.
+
+    Attributes, with their defaults here:
+        statistics: Which set of statistics of the layers `update` reads: None, `"diagonal"`,
+            `"quasi_diagonal"` or `"inputs"` (`kl.statistics`).
+        statistics_stride: Measure every so many examples of a batch: 1, all; None, at least 32.
+        fisher: Whose labels the measured gradients have: `"empirical"`, the data's, or `"model"`.
+        approximates_fisher: Whether C V is about 1, V the covariance of one example's gradient:
+            False. `minibatch_noise` in the logs is known from the first step on if it is.
+        correction: Whether `divergence` adds a term to the drift: False.
+        learns: Whether `update` changes the metric: False.
     """
 
-    statistics = None  # which set of statistics `update` reads
-    statistics_stride = 1  # every how many examples of a batch are measured
-    approximates_fisher = False  # whether C V is about 1, V the covariance of a gradient
-    fisher = "empirical"  # whose labels the statistics have: the data's, or the "model"'s
-
-    def attach(self, model):
-        """Shows a metric that reads the model by itself the model it will be of."""
+    statistics = None
+    statistics_stride = 1
+    fisher = "empirical"
+    approximates_fisher = False
+    correction = False
+    learns = False
 
     def build(self, layout: Layout, add_variable):
         """Makes the state by `add_variable(shape, name)`, which starts at zero."""
         self.layout = layout
+        # 1 while training fills the metric and moves no weight (`kl.warm_up_metric`).
+        self.resting = add_variable((), "resting") if self.learns else None
+
+    def require(self, *methods):
+        """Raises what those of the methods that are not implemented would raise in a step."""
+        for name in methods:
+            if getattr(type(self), name) is getattr(Preconditioner, name):
+                getattr(self, name)(None, None)
+
+    def attach(self, model):
+        """Gives a metric that reads the model by itself the built model; here, nothing."""
+
+    def set_data(self, x, y=None):
+        """Gives a metric that is averaged over training data of its own the data; here, nothing."""
 
     def update(self, values, gradients, statistics):
         """The metric for this step, and the changes of state after it.
@@ -107,29 +165,40 @@ class Preconditioner:
         """
         return None, []
 
-    learns = False  # whether `update` changes the metric
-
     def is_at_rest(self):
         """Whether this step fills the metric and moves no weight: a boolean, or a tensor of one."""
-        return False
+        return ops.convert_to_tensor(self.resting) > 0 if self.learns else False
 
     @property
     def is_filled(self) -> bool:
         """Whether the metric is one: at once, or after the first `update`."""
+        if self.learns:
+            needed_by = 'learning_rate="auto"'
+            raise must_implement(self, "is_filled", needed_by, "whether the state has seen data")
         return True
 
     def current(self):
         """The metric that the state holds: what `solve` and `sample` take, outside of a step."""
+        if self.learns:
+            needed_by = 'learning_rate="auto", as does `kl.diagnostics`,'
+            raise must_implement(self, "current()", needed_by, "the metric that the state holds")
         return None
+
+    def at(self, values):
+        """The metric at these weights. Needed of a metric that is a function of them."""
+        returns = "the metric as a function of the weights"
+        raise must_implement(self, "at(values)", "`kl.SNGD`", returns)
 
     def solve(self, metric, vectors):
         """C v for v, one array for each parameter."""
-        raise NotImplementedError
+        returns = "C v, C the inverse of the metric, as a list with one array a parameter"
+        raise must_implement(self, "solve(metric, vectors)", "every sampler", returns)
 
     def sample(self, metric, normals):
         """L ξ, which has covariance C for standard normal ξ: new arrays or ξ itself, since
         `displacement` uses them up."""
-        raise NotImplementedError
+        returns = "L ξ, which has covariance C for standard normal ξ, as a list of arrays"
+        raise must_implement(self, "sample(metric, normals)", "every sampler", returns)
 
     def displacement(self, metric, slopes, rate, normals, noise_scale):
         """−η C g + s L ξ, the step of Langevin dynamics; without noise where `normals` is None.
@@ -153,16 +222,19 @@ class Preconditioner:
     def whiten(self, metric, vectors):
         """Lᵀ v: a gradient in the coordinates in which the metric is the identity. Needed by
         dynamics with a momentum."""
-        raise NotImplementedError
+        returns = "Lᵀ v, L the factor by which `sample` multiplies, as a list of arrays"
+        raise must_implement(self, "whiten(metric, vectors)", "`kl.SGHMC`", returns)
 
     def multiply(self, metric, vectors):
         """M v, what `solve` undoes. Needed of a metric that depends on the position."""
-        raise NotImplementedError
+        returns = "M v, what `solve` undoes, as a list of arrays"
+        raise must_implement(self, "multiply(metric, vectors)", "`kl.SNGD`", returns)
 
     def log_volume(self, metric, other):
         """log det M' − log det M, M' the other metric. Needed of one that depends on the
         position; a sum of logarithms of ratios, since a difference of sums would round."""
-        raise NotImplementedError
+        returns = "log det M' − log det M, M' the other metric"
+        raise must_implement(self, "log_volume(metric, other)", "`kl.SNGD`", returns)
 
     def divergence(self, metric, gradients, statistics):
         """Σ_j ∂C_ij/∂θ_j for each parameter, or None where it is neglected."""
@@ -174,87 +246,3 @@ class Preconditioner:
     @classmethod
     def from_config(cls, config):
         return cls(**config)
-
-
-class AveragingPreconditioner(Preconditioner):
-    """A metric that is a moving average M ← (1 − γ_t) M + γ_t m over minibatches.
-
-    γ_t = max(floor, 1 / √(1/γ₀² + t)), where t counts the updates (Marceau-Caron and
-    Ollivier's released code, plus the floor). The first minibatch sets the metric.
-
-    Args:
-        statistics_rate: γ₀ in (0, 1].
-        statistics_rate_floor: The smallest γ; equal to `statistics_rate` it makes γ constant.
-        lagged: Precondition with the metric from before this minibatch, so that gradient and
-            metric are independent (the default). The very first minibatch then fills the metric and
-            moves nothing. The paper uses the current one, which moves the mean of the samples by a
-            share of γ.
-        freeze_after: Number of updates after which the metric is held, or None. A held metric
-            has no adaptation bias; hold it when burn-in ends.
-    """
-
-    learns = True
-
-    def __init__(
-        self, statistics_rate=0.5, statistics_rate_floor=0.01, lagged=True, freeze_after=None
-    ):
-        self.statistics_rate = unit_interval("statistics_rate", statistics_rate)
-        self.statistics_rate_floor = unit_interval(
-            "statistics_rate_floor", statistics_rate_floor, zero_allowed=True
-        )
-        self.lagged = boolean("lagged", lagged)
-        if freeze_after is not None:
-            freeze_after = integer("freeze_after", freeze_after, at_least=1)
-        self.freeze_after = freeze_after
-
-    def build(self, layout, add_variable):
-        super().build(layout, add_variable)
-        self.count = add_variable((), "metric_updates")
-        self.resting = add_variable((), "resting")
-        self.states = self.build_state(add_variable)
-
-    def build_state(self, add_variable):
-        """The variables that are averaged."""
-        raise NotImplementedError
-
-    def averages(self, gradients, statistics, rate):
-        """What the states become at this rate."""
-        raise NotImplementedError
-
-    def metric(self, states):
-        """The metric from the state's values."""
-        raise NotImplementedError
-
-    def update(self, values, gradients, statistics):
-        count = ops.convert_to_tensor(self.count)
-        values = self.averages(gradients, statistics, self.rate(count))
-        used = [ops.convert_to_tensor(old) for old in self.states] if self.lagged else values
-        changes = [(self.count, count + 1), *zip(self.states, values, strict=True)]
-        return self.metric(used), changes
-
-    def is_at_rest(self):
-        is_resting = ops.convert_to_tensor(self.resting) > 0
-        return ops.logical_or(is_resting, self.count < 1) if self.lagged else is_resting
-
-    @property
-    def is_filled(self):
-        return bool(ops.convert_to_numpy(self.count) > 0)
-
-    def current(self):
-        return self.metric([ops.convert_to_tensor(s) for s in self.states])
-
-    def rate(self, count):
-        floor = max(self.statistics_rate_floor, 1e-12)
-        decayed = ops.rsqrt(1.0 / self.statistics_rate**2 + count)
-        rate = ops.where(count > 0, ops.maximum(decayed, floor), 1.0)
-        if self.freeze_after is not None:
-            rate = ops.where(count >= self.freeze_after, 0.0, rate)
-        return rate
-
-    def get_config(self):
-        return {
-            "statistics_rate": self.statistics_rate,
-            "statistics_rate_floor": self.statistics_rate_floor,
-            "lagged": self.lagged,
-            "freeze_after": self.freeze_after,
-        }

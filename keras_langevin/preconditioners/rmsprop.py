@@ -5,8 +5,8 @@ from keras import ops
 
 from keras_langevin.arguments import boolean, positive_number
 from keras_langevin.arithmetic import scaled, with_product
+from keras_langevin.preconditioners.averaging import Averaging, AveragingPreconditioner, get
 from keras_langevin.preconditioners.diagonal import moves
-from keras_langevin.preconditioners.preconditioner import AveragingPreconditioner
 from keras_langevin.statistics.block import BIAS_SECOND_MOMENT, SECOND_MOMENT
 
 
@@ -21,23 +21,25 @@ class RMSProp(AveragingPreconditioner):
     Args:
         epsilon: ε, in squared units of the mean loss' gradient. It bounds C by ε^(-1/2) where
             no gradient arrives.
-        correction: Adds the drift (ηT/N) ∂C/∂θ that keeps the target when C depends on θ (Li
+        divergence: Adds the drift (ηT/N) ∂C/∂θ that keeps the target when C depends on θ (Li
             et al. 2016, Γ), through the dependence of v on this minibatch:
             ∂C/∂θ = −γ ḡ h v^(-3/2), with the per-example second moment in the place of the
-            second derivative h of the loss. It needs `lagged=False`, since a lagged C does
-            not depend on the present gradient.
+            second derivative h of the loss. It needs a metric that is not lagged, since a lagged
+            C does not depend on the present gradient.
+        averaging: How v averages over steps, a `kl.preconditioners.Averaging`. None (the default)
+            lags by one step without the divergence term, and not with it.
     """
 
-    def __init__(self, epsilon=1e-8, correction=False, **kwargs):
-        self.correction = boolean("correction", correction)
-        kwargs.setdefault("lagged", not self.correction)
-        super().__init__(**kwargs)
+    def __init__(self, epsilon=1e-8, divergence=False, averaging=None):
+        self.correction = boolean("divergence", divergence)
+        super().__init__(get(averaging, default=Averaging(lagged=not self.correction)))
         self.epsilon = positive_number("epsilon", epsilon)
-        if self.correction and self.lagged:
+        if self.correction and self.averaging.lagged:
             raise ValueError(
-                "`correction=True` needs `lagged=False`: a metric from before this minibatch "
+                "`divergence=True` needs `lagged=False`: a metric from before this minibatch "
                 "does not depend on the present weights through it. Received: "
-                f"correction={correction}, lagged={self.lagged}"
+                f"divergence={divergence}, averaging={self.averaging}. Leave `averaging` out, or "
+                "pass `averaging=kl.preconditioners.Averaging(lagged=False)`."
             )
 
     @property
@@ -85,7 +87,7 @@ class RMSProp(AveragingPreconditioner):
     def divergence(self, metric, gradients, statistics):
         if not self.correction:
             return None
-        rate = self.rate(ops.convert_to_tensor(self.count))
+        rate = self.averaging.rate_after(ops.convert_to_tensor(self.count))
         terms = [ops.zeros_like(v) for v in metric]
         for block in self.layout.blocks:
             for position, kind in ((block.kernel, SECOND_MOMENT), (block.bias, BIAS_SECOND_MOMENT)):
@@ -96,4 +98,4 @@ class RMSProp(AveragingPreconditioner):
         return terms
 
     def get_config(self):
-        return {"epsilon": self.epsilon, "correction": self.correction, **super().get_config()}
+        return {"epsilon": self.epsilon, "divergence": self.correction, **super().get_config()}

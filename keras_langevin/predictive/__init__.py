@@ -1,35 +1,50 @@
 """What the outputs of the members of an ensemble mean together: one file per likelihood family.
 
-A family is a small object with the same questions for each likelihood. `outputs` are what the
-members returned, shape `(members, batch, ..., units)`:
+A family says what a likelihood is: parameters from the outputs, log-likelihood, moments, Fisher
+scores and what a report tells of it; `Family` lists it all. To add one of your own, write a
+subclass with `register_family`:
 
-- `mean(outputs)`: what `predict` averages over members;
-- `members(outputs)`: each member's own prediction;
-- `uncertainty(outputs, quantiles)`: a dict of tensors;
-- `log_density(outputs, y)`: log of the average density, shape `(batch, ...)`;
-- `log_densities(outputs, y)`: of each member's density, shape `(members, batch, ...)`;
-- `distribution(members)`: the mixture as a TensorFlow Probability distribution;
-- `score(outputs, draws)`, for the outputs of one model, shape `(batch, ..., units)`: a root of
-  the Fisher information of the outputs, see `fisher_scores.py`.
+>>> import keras
+>>> import keras_langevin as kl
+>>> from keras import ops
+>>> class ExponentialNLL(keras.losses.Loss):
+...     def call(self, y_true, y_pred):
+...         return ops.mean(y_true * ops.exp(-y_pred) + y_pred, axis=-1)
+>>> @kl.predictive.register_family(ExponentialNLL)
+... class Exponential(kl.predictive.Family):
+...     output, meaning = "log_mean_times", "logarithms of mean waiting times"
+...     sums_units = False
+...     def parameters(self, outputs):
+...         return ops.exp(outputs)
+...     def mean(self, mean_time):
+...         return mean_time
+...     def variance(self, mean_time):
+...         return mean_time * mean_time
+...     def log_likelihood(self, outputs, y):
+...         return -y * ops.exp(-outputs) - outputs
+...     def cdf(self, mean_time, y):
+...         return 1 - ops.exp(-y / mean_time)
+...     def fisher_scores(self, outputs, draws):
+...         return draws
+>>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+>>> model.compile(kl.NGD(0.1, num_data=100, batch_size=10), loss=ExponentialNLL())
 """
 
-from keras_langevin.predictive.bernoulli import Bernoulli
-from keras_langevin.predictive.categorical import Categorical
-from keras_langevin.predictive.fisher_scores import scores
-from keras_langevin.predictive.gaussian import Gaussian, HeteroscedasticGaussian
-from keras_langevin.predictive.output import (
-    at_least_float32,
-    checked_meaning,
-    resolve_families,
-)
+# In the order in which errors list the names of outputs.
+from keras_langevin.predictive.categorical import Categorical as Categorical  # isort: split
 
-__all__ = [
-    "Bernoulli",
-    "Categorical",
-    "Gaussian",
-    "HeteroscedasticGaussian",
-    "at_least_float32",
-    "checked_meaning",
-    "resolve_families",
-    "scores",
-]
+from keras_langevin.predictive.bernoulli import Bernoulli as Bernoulli  # isort: split
+
+from keras_langevin.predictive.gaussian import Gaussian as Gaussian
+from keras_langevin.predictive.gaussian import HeteroscedasticGaussian as HeteroscedasticGaussian
+
+# isort: split
+from keras_langevin.predictive.family import Family
+from keras_langevin.predictive.fisher_scores import scores as scores
+from keras_langevin.predictive.log_gamma import log_gamma
+from keras_langevin.predictive.output import at_least_float32 as at_least_float32
+from keras_langevin.predictive.output import checked_meaning as checked_meaning
+from keras_langevin.predictive.output import resolve_families as resolve_families
+from keras_langevin.predictive.registry import register_family
+
+__all__ = ["Family", "log_gamma", "register_family"]

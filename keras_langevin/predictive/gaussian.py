@@ -2,66 +2,67 @@
 
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_langevin.losses import (
-    check_same_shape,
-    gaussian_log_density,
+    GaussianNLL,
+    gaussian_log_densities,
     split_mean_and_log_scale,
 )
-from keras_langevin.predictive.entropy import log_mean_exp
-from keras_langevin.predictive.mixture import equal_mixture, members_before
-from keras_langevin.predictive.quantiles import gaussian_mixture_quantiles
+from keras_langevin.predictive.family import Family
+from keras_langevin.predictive.quality_of_numbers import report_of_gaussians
+from keras_langevin.predictive.quantiles import gaussian_mixture_quantiles, normal_cdf
+from keras_langevin.predictive.registry import register_family
 
 
-class _GaussianFamily:
-    """Variances and quantiles of the mixture over members of N(mean, stddev²)."""
+class _GaussianFamily(Family):
+    """N(mean, stddev²) with independent noise of each number."""
 
-    is_discrete = False
+    def moments(self, parameters):
+        """Means and standard deviations, tensors `(..., units)`."""
+        raise NotImplementedError
 
-    def uncertainty(self, outputs, quantiles):
-        """Law of total variance: Var[y] = E[Var[y | member]] + Var[E[y | member]]."""
-        mean, stddev = self.moments(outputs)
-        average = ops.mean(mean, axis=0)
-        aleatoric = ops.mean(ops.square(stddev), axis=0)
-        epistemic = ops.mean(ops.square(mean - average), axis=0)
-        total = aleatoric + epistemic
-        result = {
-            "mean": average,
-            "total": total,
-            "aleatoric": aleatoric,
-            "epistemic": epistemic,
-            "stddev": ops.sqrt(total),
-        }
-        if quantiles:
-            result["quantiles"] = gaussian_mixture_quantiles(mean, stddev, quantiles)
-        return result
+    def member_moments(self, parameters):
+        """The same of what `predict_members` gives, NumPy."""
+        raise NotImplementedError
 
-    def log_density(self, outputs, y):
-        """Of all numbers of the last axis together, shape `(batch, ...)`."""
-        return log_mean_exp(self.log_densities(outputs, y))
+    def mean(self, parameters):
+        return self.moments(parameters)[0]
 
-    def log_densities(self, outputs, y):
-        mean, stddev = self.moments(outputs)
-        y = ops.cast(y, mean.dtype)
-        if len(y.shape) == len(mean.shape) - 2 and mean.shape[-1] == 1:
-            y = ops.expand_dims(y, -1)
-        check_same_shape(y, mean[0])
-        return gaussian_log_density(y, mean, ops.log(stddev))
+    def variance(self, parameters):
+        return ops.square(self.moments(parameters)[1])
 
-    def check(self, prediction):
-        pass
+    def log_likelihood(self, outputs, y):
+        mean, stddev = self.moments(self.parameters(outputs))
+        return gaussian_log_densities(y, mean, ops.log(stddev))
 
-    def distribution(self, members, tfp):
-        """`members`: what `predict_members` gives, NumPy."""
-        mean, stddev = self.member_moments(members)
-        normal = tfp.distributions.Normal(
-            members_before(mean, event_axes=1), members_before(stddev, event_axes=1)
-        )
-        return equal_mixture(tfp, tfp.distributions.Independent(normal, 1))
+    def quantiles(self, outputs, levels):
+        return gaussian_mixture_quantiles(*self.moments(self.parameters(outputs)), levels)
+
+    def cdf(self, parameters, y):
+        mean, stddev = self.moments(parameters)
+        return normal_cdf((y - mean) / stddev)
+
+    def sample(self, parameters, generator):
+        mean, stddev = self.member_moments(parameters)
+        return generator.normal(mean, stddev)
+
+    def distribution(self, parameters, tfp):
+        mean, stddev = self.member_moments(parameters)
+        return super().distribution({"mean": mean, "stddev": stddev}, tfp)
+
+    def component(self, parameters, tfp):
+        normal = tfp.distributions.Normal(parameters["mean"], parameters["stddev"])
+        return tfp.distributions.Independent(normal, 1)
+
+    def report(self, parameters, y, outside=None):
+        return report_of_gaussians(*self.member_moments(parameters), y)
 
 
+@register_family(GaussianNLL)
+@register_family((keras.losses.MeanSquaredError, keras.losses.mean_squared_error), exact=True)
 class Gaussian(_GaussianFamily):
     """The outputs are means; the noise is known and the same everywhere.
 
@@ -72,26 +73,34 @@ class Gaussian(_GaussianFamily):
     """
 
     output = "mean"
+    meaning = "means of Gaussians, with `noise_stddev=`"
 
     def __init__(self, noise_stddev):
         self.noise_stddev = noise_stddev
 
-    def mean(self, outputs):
+    @classmethod
+    def from_loss(cls, loss):
+        if isinstance(loss, GaussianNLL):
+            return HeteroscedasticGaussian() if loss.stddev is None else cls(loss.stddev)
+        return None if getattr(loss, "reduction", None) == "sum" else cls("mse")
+
+    def parameters(self, outputs):
         return outputs
 
-    members = mean
+    def mean(self, parameters):
+        return parameters
 
-    def moments(self, outputs):
-        return outputs, ops.full_like(outputs, self._stddev(outputs))
+    def moments(self, parameters):
+        return parameters, ops.full_like(parameters, self._stddev(parameters))
 
-    def score(self, outputs, draws):
-        """Of the mean loss; see `fisher_scores.py`."""
-        positions = 1 if self.noise_stddev == "mse" else math.prod(outputs.shape[1:-1])
-        return draws / (self._stddev(ops.expand_dims(outputs, 0)) * positions**0.5)
+    def member_moments(self, parameters):
+        return parameters, np.full_like(parameters, self._stddev(parameters))
 
-    def member_moments(self, members):
-        """NumPy: means and stddevs `(members, batch, ..., d)` of what `predict_members` gives."""
-        return members, np.full_like(members, self._stddev(members))
+    def fisher_scores(self, outputs, draws):
+        return draws / self._stddev(ops.expand_dims(outputs, 0))
+
+    def num_labels(self, outputs):
+        return 1 if self.noise_stddev == "mse" else super().num_labels(outputs)
 
     def _stddev(self, outputs):
         if self.noise_stddev != "mse":
@@ -106,31 +115,28 @@ class Gaussian(_GaussianFamily):
         return math.sqrt(math.prod(sizes) / 2)
 
 
+@register_family()
 class HeteroscedasticGaussian(_GaussianFamily):
     """The last axis of the outputs are the means and then as many logarithms of stddevs."""
 
     output = "mean_and_log_scale"
-    noise_stddev = None
+    meaning = "the last axis are means and then logarithms of stddevs"
 
-    def mean(self, outputs):
-        return split_mean_and_log_scale(outputs)[0]
-
-    def members(self, outputs):
-        mean, stddev = self.moments(outputs)
-        return {"mean": mean, "stddev": stddev}
-
-    def moments(self, outputs):
+    def parameters(self, outputs):
         mean, log_stddev = split_mean_and_log_scale(outputs)
         # A stddev that underflows to 0 would divide by it.
-        return mean, ops.maximum(ops.exp(log_stddev), float(np.finfo("float32").tiny))
+        stddev = ops.maximum(ops.exp(log_stddev), float(np.finfo("float32").tiny))
+        return {"mean": mean, "stddev": stddev}
 
-    def score(self, outputs, draws):
-        """Of the mean loss; see `fisher_scores.py`."""
-        _, stddev = self.moments(outputs)
+    def means(self, outputs):
+        return split_mean_and_log_scale(outputs)[0]
+
+    def moments(self, parameters):
+        return parameters["mean"], parameters["stddev"]
+
+    member_moments = moments
+
+    def fisher_scores(self, outputs, draws):
         of_mean, of_scale = split_mean_and_log_scale(draws)
-        scores = ops.concatenate([of_mean / stddev, 2**0.5 * of_scale], axis=-1)
-        return scores / math.prod(outputs.shape[1:-1]) ** 0.5
-
-    def member_moments(self, members):
-        """NumPy: means and stddevs `(members, batch, ..., d)` of what `predict_members` gives."""
-        return members["mean"], members["stddev"]
+        stddev = self.parameters(outputs)["stddev"]
+        return ops.concatenate([of_mean / stddev, 2**0.5 * of_scale], axis=-1)

@@ -3,9 +3,9 @@
 import numpy as np
 
 
-def members_before(members, event_axes):
+def members_last(parameters, event_axes):
     """Moves the members' axis from the first place to right before the last `event_axes`."""
-    return np.moveaxis(members, 0, members.ndim - 1 - event_axes)
+    return np.moveaxis(parameters, 0, parameters.ndim - 1 - event_axes)
 
 
 def equal_mixture(tfp, components):

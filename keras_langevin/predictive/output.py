@@ -8,20 +8,11 @@ import keras
 from keras import ops
 
 from keras_langevin import arguments
-from keras_langevin.keras_internals import compile_argument
-from keras_langevin.losses import GaussianNLL
+from keras_langevin.keras_internals import compile_argument, last_activation
 from keras_langevin.predictive.bernoulli import Bernoulli
 from keras_langevin.predictive.categorical import Categorical
-from keras_langevin.predictive.gaussian import Gaussian, HeteroscedasticGaussian
-
-CHOICES = {
-    "logits": "softmax of the last axis gives the classes' probabilities",
-    "probabilities": "the last axis are the classes' probabilities",
-    "binary_logits": "sigmoid of each number is the probability of a yes",
-    "binary_probabilities": "each number is the probability of a yes",
-    "mean": "means of Gaussians, with `noise_stddev=`",
-    "mean_and_log_scale": "the last axis are means and then logarithms of stddevs",
-}
+from keras_langevin.predictive.gaussian import Gaussian
+from keras_langevin.predictive.registry import choices, family_named, find_family
 
 
 def resolve_families(model, output=None, noise_stddev=None):
@@ -29,7 +20,8 @@ def resolve_families(model, output=None, noise_stddev=None):
 
     Args:
         model: A `keras.Model`; what it was compiled with counts.
-        output: `None`, or one of `CHOICES`, or a structure of them like the model's outputs.
+        output: `None`, or a name of a registered family, or a structure of them like the
+            model's outputs.
         noise_stddev: `None`, a number, `"mse"`, or a structure of them like `output`.
 
     Raises:
@@ -114,10 +106,7 @@ def _checked_leaves(name, value, checked):
 
 
 def _checked_output(output):
-    if not isinstance(output, str) or output not in CHOICES:
-        raise ValueError(
-            f"`output` must be one of:\n{_choices()}\nReceived: output={arguments.shorten(output)}."
-        )
+    family_named(output)
     return output
 
 
@@ -137,7 +126,8 @@ def _resolve(output, noise_stddev, loss, loss_weight, tensor):
             raise ValueError(
                 "What the outputs of the model mean must be known. Received: a model "
                 f"{'that is not compiled with a loss' if loss is None else f'with loss={loss}'}, "
-                f"and output=None. Pass `output=`, one of:\n{_choices()}"
+                f"and output=None. Pass `output=`, one of:\n{choices()}\nor add a likelihood of "
+                "your own with `kl.predictive.register_family`."
             )
         if noise_stddev is not None and noise_stddev != by_loss.noise_stddev:
             raise _contradiction(f"noise_stddev={noise_stddev!r}", loss, by_loss)
@@ -151,15 +141,15 @@ def _resolve(output, noise_stddev, loss, loss_weight, tensor):
 
 
 def _family_by_name(output, noise_stddev, by_loss):
-    _checked_output(output)
-    if output != "mean":
+    family = family_named(output)
+    if not issubclass(family, Gaussian):
         if noise_stddev is not None:
             raise ValueError(
                 '`noise_stddev` is only for output="mean". '
                 f"Received: noise_stddev={noise_stddev!r}, output={output!r}."
             )
-        family = {"l": Categorical, "p": Categorical, "b": Bernoulli}.get(output[0])
-        return family(output) if family else HeteroscedasticGaussian()
+        says_more = by_loss is not None and type(by_loss) is family and by_loss.output == output
+        return by_loss if says_more else family.from_name(output)
     if noise_stddev is None and by_loss is not None:
         noise_stddev = by_loss.noise_stddev
     if noise_stddev is None:
@@ -168,7 +158,7 @@ def _family_by_name(output, noise_stddev, by_loss):
             'the units of y, or "mse" for the variance d / 2 that a mean squared error of d '
             "outputs stands for. Received: noise_stddev=None."
         )
-    return Gaussian(_checked_stddev(noise_stddev))
+    return family(_checked_stddev(noise_stddev))
 
 
 def _family_of_loss(loss, tensor):
@@ -176,28 +166,9 @@ def _family_of_loss(loss, tensor):
     if isinstance(loss, str) and loss.lower() in ("crossentropy", "ce"):
         if tensor is None:
             return None
-        return (Bernoulli if tensor.shape[-1] == 1 else Categorical)(
-            "binary_probabilities" if tensor.shape[-1] == 1 else "probabilities"
-        )
-    loss = keras.losses.get(loss)
-    losses = keras.losses
-    # Exact types: a subclass may compute anything.
-    if type(loss) in (losses.SparseCategoricalCrossentropy, losses.CategoricalCrossentropy):
-        return Categorical("logits" if loss.get_config()["from_logits"] else "probabilities")
-    if loss in (losses.sparse_categorical_crossentropy, losses.categorical_crossentropy):
-        return Categorical("probabilities")
-    if type(loss) is losses.BinaryCrossentropy:
-        from_logits = loss.get_config()["from_logits"]
-        return Bernoulli("binary_logits" if from_logits else "binary_probabilities")
-    if loss is losses.binary_crossentropy:
-        return Bernoulli("binary_probabilities")
-    if loss is losses.mean_squared_error:
-        return Gaussian("mse")
-    if type(loss) is losses.MeanSquaredError and loss.reduction != "sum":
-        return Gaussian("mse")
-    if type(loss) is GaussianNLL:
-        return HeteroscedasticGaussian() if loss.stddev is None else Gaussian(loss.stddev)
-    return None
+        is_binary = tensor.shape[-1] == 1
+        return Bernoulli("binary_probabilities") if is_binary else Categorical("probabilities")
+    return find_family(loss)
 
 
 def _words(family):
@@ -213,45 +184,20 @@ def _contradiction(said, loss, by_loss):
     )
 
 
-def _choices():
-    return "\n".join(f'  "{name}": {meaning}' for name, meaning in CHOICES.items())
-
-
-# What the last layer's activation rules out.
-_ACTIVATIONS = {
-    "logits": ("softmax", "sigmoid"),
-    "binary_logits": ("softmax", "sigmoid"),
-    "probabilities": ("linear",),
-    "binary_probabilities": ("linear",),
-}
-
-
 def _check_last_activation(family, tensor, loss):
-    activation = None if tensor is None else _last_activation(tensor)
-    if activation in _ACTIVATIONS.get(family.output, ()):
-        source = f"the loss {loss}" if loss is not None else f'output="{family.output}"'
-        raise ValueError(
-            f"{source} says that the outputs are {family.output.replace('_', ' ')}, but the last "
-            f"layer's activation is {activation}. Received: activation={activation}, "
-            f"from_logits={family.output.endswith('logits')}. Change `from_logits` (or `output`) "
-            "or the activation, and train the model again if the loss was wrong."
-        )
-
-
-def _last_activation(tensor):
-    """`"softmax"`, `"sigmoid"`, `"linear"`, or None where it cannot be seen."""
-    operation = tensor._keras_history.operation
-    while hasattr(operation, "outputs") and len(keras.tree.flatten(operation.outputs)) == 1:
-        operation = operation.outputs[0]._keras_history.operation  # a model within the model
-    if isinstance(operation, keras.layers.TimeDistributed):
-        operation = operation.layer
-    if type(operation).__name__ in ("Softmax", "Sigmoid"):
-        return type(operation).__name__.lower()
-    activation = getattr(operation, "activation", None)
-    for name in ("softmax", "sigmoid", "linear"):
-        if activation is getattr(keras.activations, name):
-            return name
-    return "linear" if isinstance(operation, keras.layers.Dense) and activation is None else None
+    activation = None if tensor is None else last_activation(tensor)
+    if activation not in family.impossible_activations:
+        return
+    source = f"the loss {loss}" if loss is not None else f'output="{family.output}"'
+    received, change = f"activation={activation}", "`output`"
+    if family.output.endswith(("logits", "probabilities")):
+        received += f", from_logits={family.output.endswith('logits')}"
+        change = "`from_logits` (or `output`)"
+    raise ValueError(
+        f"{source} says that the outputs are {family.output.replace('_', ' ')}, but the last "
+        f"layer's activation is {activation}. Received: {received}. Change {change} or the "
+        "activation, and train the model again if the loss was wrong."
+    )
 
 
 def at_least_float32(output):

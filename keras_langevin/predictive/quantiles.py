@@ -3,7 +3,7 @@
 import math
 import statistics
 
-from keras import ops
+from keras import ops, tree
 
 # Every halving gains a bit, and the bracket is no wider than the members are apart.
 BISECTIONS = 50
@@ -31,20 +31,93 @@ def gaussian_mixture_quantiles(mean, stddev, quantiles):
 
     Shape `(members, ...)` to `(len(quantiles), ...)`.
     """
-    shape = (-1, *(1 for _ in mean.shape[1:]))
-    q = ops.reshape(ops.convert_to_tensor(list(quantiles), dtype=mean.dtype), shape)
+    axes = len(mean.shape) - 1
+    q = _in_front(quantiles, axes, mean.dtype)
     z = [statistics.NormalDist().inv_cdf(one) for one in quantiles]
-    z = ops.reshape(ops.convert_to_tensor(z, dtype=mean.dtype), shape)
+    z = _in_front(z, axes, mean.dtype)
     own = ops.expand_dims(mean, 1) + ops.expand_dims(stddev, 1) * z
+    bracket = ops.min(own, axis=0), ops.max(own, axis=0)
+    return bisected(lambda x: gaussian_mixture_cdf(x, mean, stddev), q, *bracket)
+
+
+def mixture_quantiles(family, parameters, quantiles):
+    """Quantiles of the equal mixture over members, elementwise, by bisection of the family's `cdf`.
+
+    Parameters of shape `(members, ...)` to `(len(quantiles), ...)`.
+    """
+    mean, stddev = _mixture_moments(family, parameters)
+    q = _in_front(quantiles, len(mean.shape), mean.dtype)
+    bracket = chebyshev_bracket(mean, stddev, q)
+    per_level = tree.map_structure(lambda p: ops.expand_dims(p, 1), parameters)
+
+    def cdf(x):
+        return ops.mean(family.cdf(per_level, ops.expand_dims(x, 0)), axis=0)
+
+    return bisected(cdf, q, *bracket)
+
+
+def inverse_cdf(family, parameters, levels):
+    """The quantile of each member for a level of its own, by bisection; `levels` are shaped as the
+    mean."""
+    stddev = ops.sqrt(family.variance(parameters))
+    bracket = chebyshev_bracket(family.mean(parameters), stddev, levels)
+    return bisected(lambda x: family.cdf(parameters, x), levels, *bracket)
+
+
+def count_quantiles(family, outputs, parameters, quantiles):
+    """Quantiles of the equal mixture over members for y = 0, 1, 2, ...: the least y with
+    P(Y <= y) >= q. The log-likelihood is summed from 0 on, which takes as many turns as the
+    largest quantile.
+
+    Outputs of shape `(members, ...)` to `(len(quantiles), ...)`.
+    """
+    mean, stddev = _mixture_moments(family, parameters)
+    q = _in_front(quantiles, len(mean.shape), mean.dtype)
+    _, most = chebyshev_bracket(mean, stddev, q)
+    last = ops.max(ops.where(ops.isfinite(most), most, 0.0))
+
+    def is_below(y, reached, _):
+        return ops.logical_and(y <= last, ops.any(reached < q))
+
+    def add(y, reached, found):
+        log_p = family.log_likelihood(outputs, y * ops.ones_like(mean))
+        reached = reached + ops.mean(ops.exp(log_p), axis=0)
+        return y + 1.0, reached, found + ops.cast(reached < q, found.dtype)
+
+    start = (ops.zeros((), mean.dtype), ops.zeros_like(mean), ops.zeros_like(most))
+    *_, found = ops.while_loop(is_below, add, start)
+    return ops.where(ops.isfinite(most), found, most)
+
+
+def chebyshev_bracket(mean, stddev, q):
+    """Between these lies the quantile q of every distribution with these moments (Cantelli)."""
+    return mean - stddev * ops.sqrt((1 - q) / q), mean + stddev * ops.sqrt(q / (1 - q))
+
+
+def bisected(cdf, q, low, high):
+    """x with cdf(x) = q, between `low` and `high`, elementwise."""
 
     def halve(_, bracket):
         low, high = bracket
         middle = 0.5 * (low + high)
-        is_below = gaussian_mixture_cdf(middle, mean, stddev) < q
+        is_below = cdf(middle) < q
         return ops.where(is_below, middle, low), ops.where(is_below, high, middle)
 
-    low, high = ops.fori_loop(0, BISECTIONS, halve, (ops.min(own, axis=0), ops.max(own, axis=0)))
+    low, high = ops.fori_loop(0, BISECTIONS, halve, (low, high))
     return 0.5 * (low + high)
+
+
+def _mixture_moments(family, parameters):
+    """Mean and standard deviation of y under the equal mixture over members."""
+    means = family.mean(parameters)
+    mean = ops.mean(means, axis=0)
+    within = ops.mean(family.variance(parameters), axis=0)
+    return mean, ops.sqrt(within + ops.mean(ops.square(means - mean), axis=0))
+
+
+def _in_front(numbers, axes, dtype):
+    """The numbers along a first axis, before so many others."""
+    return ops.reshape(ops.convert_to_tensor(list(numbers), dtype=dtype), (-1, *[1] * axes))
 
 
 def gaussian_mixture_cdf(x, mean, stddev):

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_langevin.diagnostics.chain_health import FEW_DRAWS, chain_health
 from keras_langevin.diagnostics.ensemble_size import enough_members
-from keras_langevin.report.row import Row, percent
+from keras_langevin.predictive.row import Row, percent
 
 PROBE = 100  # examples whose predictions are followed
 

@@ -5,17 +5,17 @@ import functools
 
 import numpy as np
 
-from keras_langevin import calibration, plotting
+from keras_langevin import plotting
 from keras_langevin.diagnostics.ensemble_size import running_log_predictive_density
 from keras_langevin.diagnostics.temperatures import (
     configurational_temperature,
     kinetic_temperature,
 )
 from keras_langevin.keras_internals import data_in_memory
+from keras_langevin.predictive.row import Row, drawing
 from keras_langevin.report import chains, quality, sampler
 from keras_langevin.report.findings import findings
 from keras_langevin.report.report import Report
-from keras_langevin.report.row import Row
 
 FEWEST = 8  # draws of a chain for a temperature
 MOST_DRAWS = 50  # whose gradients are taken for a temperature
@@ -29,8 +29,8 @@ def make_report(ensemble, x, y, out_of_distribution, training_data, batch_size, 
     sections, figures = {}, []
     for output in outputs:
         title = f"Predictions: {output.name}" if len(outputs) > 1 else "Predictions"
-        sections[title] = output.rows()
-        figures += output.figures()
+        sections[title] = output.rows
+        figures += output.figures
     log_likelihood = np.concatenate([output.log_likelihood for output in outputs], axis=1)
     predictions = np.concatenate([output.followed() for output in outputs], axis=1)
     curve = running_log_predictive_density(log_likelihood)
@@ -52,66 +52,26 @@ class _Output:
     """One output of the model: what its members say, and what was right."""
 
     def __init__(self, name, family, members, log_likelihood, y, outside):
-        self.name, self.family, self.members = name, family, members
+        self.name = name
         self.log_likelihood = log_likelihood.reshape(len(log_likelihood), -1)
-        if family.is_discrete:
-            self.classes, self.labels = family.flat_classes(members, y)
-            self.outside = None if outside is None else family.flat_classes(outside)[0]
-        else:
-            self.mean, self.stddev = family.member_moments(members)
-            self.y = np.asarray(y, "float64").reshape(self.mean.shape[1:])
-            gaussians = self.mean, self.stddev, self.y
-            self.pit = calibration.probability_integral_transform(*gaussians)
-
-    def rows(self):
-        rows = quality.likelihood(self.log_likelihood)
-        if self.family.is_discrete:
-            rows.append(quality.guess_of_classes(self.labels))
-            return rows + quality.classes(self.classes, self.labels, self.outside)
-        rows.append(quality.guess_of_real_numbers(self.y))
-        return rows + quality.real_numbers(self.mean, self.stddev, self.y, self.pit)
+        self._mean = family.moments_of(members)[0]
+        rows, self.figures = family.report(members, y, outside)
+        self.rows = [*quality.likelihood(self.log_likelihood), *rows]
 
     def followed(self):
         """The predictions whose path is looked at, shape `(members, quantities)`."""
-        predictions = self.members if self.family.is_discrete else self.mean
-        return predictions[:, : chains.PROBE].reshape(len(predictions), -1)
-
-    def figures(self):
-        if not self.family.is_discrete:
-            draw = _drawing(plotting.coverage, self.pit.ravel())
-            return [("Coverage of central intervals", draw)]
-        average = quality.normalised(self.classes.mean(axis=0))
-        confidence, is_right = average.max(axis=-1), average.argmax(axis=-1) == self.labels
-        entropies = [
-            calibration.predictive_entropy(quality.normalised(p.mean(axis=0)))
-            for p in (self.classes, self.outside)
-            if p is not None
-        ]
-        num_classes = average.shape[-1]
-        return [
-            ("Reliability", _drawing(plotting.reliability, average, self.labels)),
-            ("Risk and coverage", _drawing(plotting.risk_coverage, confidence, is_right)),
-            (
-                "Predictive entropy",
-                _drawing(plotting.entropy_histogram, *entropies, num_classes=num_classes),
-            ),
-            ("Agreement of members", _drawing(plotting.member_agreement, self.classes)),
-        ]
+        return self._mean[:, : chains.PROBE].reshape(len(self._mean), -1)
 
 
 def _parts(ensemble, x, y, out_of_distribution, batch_size):
-    names, families = ensemble.names_of_outputs(), ensemble.families()
+    heads = ensemble.heads
     predict = functools.partial(ensemble.predict_members, batch_size=batch_size, verbose=0)
-    members = ensemble.flat(predict(x))
-    outside = [None] * len(names)
+    members = heads.flat(predict(x))
+    outside = [None] * len(heads.names)
     if out_of_distribution is not None:
-        outside = ensemble.flat(predict(out_of_distribution))
-    found = ensemble.flat(ensemble.log_likelihood(x, y, batch_size, verbose=0))
-    return zip(names, families, members, found, ensemble.by_output(y), outside, strict=True)
-
-
-def _drawing(function, *arrays, **options):
-    return lambda ax: function(*arrays, ax=ax, **options)
+        outside = heads.flat(predict(out_of_distribution))
+    found = heads.flat(ensemble.log_likelihood(x, y, batch_size, verbose=0))
+    return zip(heads.names, heads, members, found, heads.by_output(y), outside, strict=True)
 
 
 def _chain_figures(ensemble, log_likelihood, curve):
@@ -124,12 +84,12 @@ def _chain_figures(ensemble, log_likelihood, curve):
         ax.set_ylabel("log-likelihood per label, nats")
 
     figures = [
-        ("Members and log predictive density", _drawing(plotting.log_predictive_density, curve)),
+        ("Members and log predictive density", drawing(plotting.log_predictive_density, curve)),
         ("Trace of the log-likelihood", trace),
     ]
     shortest = min(map(len, found))
     if len(found) > 1 and shortest >= chains.FEW_DRAWS:
-        rank = _drawing(plotting.rank, found, num_bins=min(20, shortest // 4))
+        rank = drawing(plotting.rank, found, num_bins=min(20, shortest // 4))
         figures.append(("Ranks of the log-likelihood", rank))
     return figures
 
@@ -154,7 +114,7 @@ def _sampler(ensemble, model, training_data, data, batch_size):
         rows += sampler.limits(model, x, y, batch_size, where)
         eigenvalues = sampler.spectrum(model, x, y, batch_size)
         rate = sampler.rate_of(optimizer)
-        draw = _drawing(plotting.metric_spectrum, eigenvalues, learning_rate=rate)
+        draw = drawing(plotting.metric_spectrum, eigenvalues, learning_rate=rate)
         figures.append(("Curvature in units of the metric", draw))
     if optimizer.kinetic_energies() is not None and optimizer.temperature > 0:
         rows += sampler.temperatures("kinetic", kinetic_temperature(optimizer))

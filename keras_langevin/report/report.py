@@ -5,9 +5,9 @@ import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 
+from keras_langevin.predictive.row import Row
 from keras_langevin.report.findings import Finding
 from keras_langevin.report.page import body, page
-from keras_langevin.report.row import Row
 
 MARKS = {"problem": "✗", "warning": "!", "good": "✓", "note": "·"}
 WIDTH = 100

@@ -8,7 +8,7 @@ import numpy as np
 from keras_langevin.diagnostics.lanczos import curvature
 from keras_langevin.learning_rate.limits import step_size
 from keras_langevin.optimizers.snapshots import as_sampler
-from keras_langevin.report.row import Row
+from keras_langevin.predictive.row import Row
 from keras_langevin.storage.sample import Sample
 from keras_langevin.weights import weight_values
 

@@ -15,9 +15,9 @@ from keras_langevin import arguments, keras_arguments
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.ensemble.members import has_assets
 from keras_langevin.ensemble.options import checked_options
-from keras_langevin.ensemble.samples import stack_samples
 from keras_langevin.sampling.posterior_sampler import PosteriorSampler
 from keras_langevin.statistics import untracked
+from keras_langevin.storage.stack_samples import stack_samples
 from keras_langevin.weights import named_weights
 
 
@@ -91,11 +91,11 @@ def sample_chains(
         model.fit(x, y, epochs=200, validation_split=0.1, callbacks=[stop], verbose=0)
         model.compile(kl.SGLD("auto", num_data=len(x)), loss)
         sampler = kl.PosteriorSampler(burn_in=20, thinning=4)
-        model.fit(x, y, epochs=420, callbacks=[sampler], verbose=0)
+        model.fit(x, y, epochs=120, callbacks=[sampler], verbose=0)
         return sampler
 
-    ensemble = kl.sample_chains(train_fn, num_chains=3)
-    ensemble.chains  # [0 0 ... 2 2], 100 of each
+    ensemble = kl.sample_chains(train_fn, num_chains=2)
+    ensemble.chains  # [0 0 ... 1 1], 25 of each
     draws = ensemble.split_chains(ensemble.predict_members(x[:50]))
     kl.diagnostics.r_hat(draws).max()  # near 1: as functions the chains have one law
     ```

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 
 import keras
+from keras import ops
 
 from keras_langevin.arguments import function, instance, one_of, shorten
 
@@ -13,32 +14,42 @@ from keras_langevin.arguments import function, instance, one_of, shorten
 class Block:
     """Weights of z = op(features, kernel) + bias, for an `op` linear in both arguments.
 
-    Attributes:
+    `Block(layer.kernel, keras.ops.matmul, layer.bias)` is that of a Dense layer. Whatever follows
+    from the shapes of kernel and bias may be left out.
+
+    Args:
         kernel: The variable the features meet.
         op: `op(features, kernel)` gives z without bias and activation, shape (batch, ...).
         bias: The variable of the same units, or None.
         bias_shape: The shape under which the bias, or a number for each unit of a layer
             without one, broadcasts against the kernel, one number for each kernel axis:
-            `(1, units)` for Dense.
-        bias_axes: The axes of z, counted from the end, that the bias has.
+            `(1, units)` for Dense. None: the bias has the last axes of the kernel, as in all Keras
+            layers but transposed and depthwise convolutions; without a bias, the axes that
+            `shift_shape` has not.
+        bias_axes: The axes of z, counted from the end, that the bias has. None: the last ones.
         shift_shape: Shape under which one number for each input feature broadcasts against
             the kernel: `(inputs, 1)` for Dense; the features are the last axes of the input.
             Only for a layer that brings every input of a unit together with every δ of that
-            unit. None: the second moments are taken about zero, and the moments of the inputs
-            are not measured.
+            unit, which shapes do not tell. None: `(inputs, 1)` for `op=keras.ops.matmul` and a
+            kernel of two axes; for all others the second moments are then taken about zero, and
+            the moments of the inputs are not measured.
         per_example: `per_example(block, features, deltas)` gives the kernel's gradient of
             every example, shape (batch, *kernel.shape). None: the gradient of `op`, run for
             all examples at once by `keras.ops.vectorized_map`.
         adjoint: `adjoint(features, cotangent)` gives the gradient of sum(op(features, kernel) ·
-            cotangent) by the kernel. None: by automatic differentiation, which torch runs `op`
+            cotangent) by the kernel. None: the matrix product for `op=keras.ops.matmul` and a
+            kernel of two axes; for all others automatic differentiation, which torch runs `op`
             itself for.
+
+    Raises:
+        ValueError: If the shapes do not fit each other, or `bias_shape` does not follow from them.
     """
 
     kernel: keras.Variable
     op: Callable
     bias: keras.Variable | None = None
     bias_shape: tuple | None = None
-    bias_axes: tuple = (-1,)
+    bias_axes: tuple | None = None
     shift_shape: tuple | None = None
     per_example: Callable | None = None
     adjoint: Callable | None = None
@@ -54,10 +65,70 @@ class Block:
         for name in ("bias_shape", "bias_axes", "shift_shape"):
             value = getattr(self, name)
             is_tuple = isinstance(value, tuple) and all(isinstance(n, int) for n in value)
-            if not is_tuple and (value is not None or name == "bias_axes"):
+            if not is_tuple and value is not None:
                 raise ValueError(
-                    f"`{name}` must be a tuple of integers. Received: {name}={shorten(value)}"
+                    f"`{name}` must be a tuple of integers, or None. Received: {name}="
+                    f"{shorten(value)}"
                 )
+        for name in ("bias_shape", "shift_shape"):
+            self._check_broadcasts(name)
+        self._derive()
+        self._check_bias()
+
+    def _derive(self):
+        """Fills in what follows from the shapes."""
+        kernel = tuple(self.kernel.shape)
+        derived = {}
+        if self.op is ops.matmul and len(kernel) == 2:
+            derived = {"shift_shape": (kernel[0], 1), "adjoint": _product_adjoint}
+        if self.bias is not None:
+            bias = tuple(self.bias.shape)
+            derived["bias_axes"] = tuple(range(-len(bias), 0))
+            first = len(kernel) - len(bias)
+            if first >= 0 and kernel[first:] == bias:
+                derived["bias_shape"] = (1,) * first + bias
+        for name, value in derived.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.bias is None and self.bias_shape is None and self.shift_shape is not None:
+            pairs = zip(kernel, self.shift_shape, strict=True)
+            units = tuple(1 if n == shifts else n for n, shifts in pairs)
+            object.__setattr__(self, "bias_shape", units)
+
+    def _check_broadcasts(self, name):
+        kernel, shape = tuple(self.kernel.shape), getattr(self, name)
+        if shape is None:
+            return
+        pairs = list(zip(shape, kernel, strict=False))
+        if len(shape) != len(kernel) or any(n not in (1, m) for n, m in pairs):
+            raise ValueError(
+                f"`{name}` must have one number for each axis of the kernel, 1 or the kernel's "
+                f"own. Received: {name}={shape} for a kernel of shape {kernel}."
+            )
+
+    def _check_bias(self):
+        if self.bias is None:
+            return
+        kernel, bias = tuple(self.kernel.shape), tuple(self.bias.shape)
+        if self.bias_shape is None:
+            raise ValueError(
+                "`bias_shape` cannot be derived, since the bias has not the last axes of the "
+                f"kernel. Received: bias_shape=None for a kernel of shape {kernel} and a bias of "
+                f"shape {bias}. Pass the shape under which the bias broadcasts against the kernel: "
+                "one number for each axis of the kernel, 1 where the bias has no such axis."
+            )
+        if math.prod(self.bias_shape) != math.prod(bias):
+            raise ValueError(
+                "`bias_shape` must hold as many numbers as the bias. Received: bias_shape="
+                f"{self.bias_shape} for a bias of shape {bias}."
+            )
+
+
+def _product_adjoint(features, cotangent):
+    """The gradient of sum(features · kernel · cotangent) by the kernel, a matrix."""
+    flat = (ops.reshape(array, (-1, array.shape[-1])) for array in (features, cotangent))
+    features, cotangent = flat
+    return ops.matmul(ops.transpose(features), cotangent)
 
 
 # Kinds of statistics. δ is the derivative of one example's loss by z; averages are over
@@ -74,7 +145,7 @@ LOSS_SCALE = "loss_scale"  # what the loss was multiplied by
 LABEL_DRAW = "label_draw"  # how many times labels were drawn from the model
 LOSS = "loss"  # the loss itself, regularisers included
 
-STATISTICS = (
+KINDS = (
     SECOND_MOMENT,
     CROSS_MOMENT,
     BIAS_SECOND_MOMENT,
@@ -86,7 +157,8 @@ STATISTICS = (
     LABEL_DRAW,
     LOSS,
 )
-KINDS = {
+# What an optimizer asks for: the name of a set of statistics and its kinds.
+SETS = {
     "diagonal": (SECOND_MOMENT, BIAS_SECOND_MOMENT),
     "quasi_diagonal": (SECOND_MOMENT, BIAS_SECOND_MOMENT, CROSS_MOMENT, SHIFT),
     "inputs": (INPUT_MEAN, INPUT_SECOND_MOMENT, SHIFT, UNIT_SCALE),
@@ -96,13 +168,18 @@ KINDS = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Statistic:
-    """What a statistics variable holds; stands on the variable as `variable.statistic`."""
+    """What a statistics variable holds; stands on the variable as `variable.statistic`.
+
+    Attributes:
+        kind: Of the statistic, such as `"second_moment"`.
+        block: The `Block` that it is measured of, or None for one of the whole model.
+    """
 
     kind: str
     block: Block | None
 
     def __post_init__(self):
-        one_of("kind", self.kind, STATISTICS)
+        one_of("kind", self.kind, KINDS)
         if self.block is not None:
             instance("block", self.block, Block, "a `kl.statistics.Block`, or None")
 
@@ -127,4 +204,4 @@ def statistics_of(block: Block, name: str) -> dict[str, tuple]:
         shapes[UNIT_SCALE] = ()
         if block.bias is not None or name == "inputs":
             shapes[SHIFT] = (2, features)
-    return {kind: shapes[kind] for kind in KINDS[name] if kind in shapes}
+    return {kind: shapes[kind] for kind in SETS[name] if kind in shapes}

@@ -28,7 +28,8 @@ class Probe:
         variables: For each block, a dict from kind to statistics variable; empty for a block
             that is not trained.
         spatial: `"independent"` or `"exact"`.
-        stride: Measures every `stride`-th example; None: as few as leave 100.
+        stride: Measures every `stride`-th example; None: as few as leave
+            `LEAST_EXAMPLES`.
 
     `shifts_by_own_mean` takes moments about the mean of the inputs at hand rather than that of
     the last batch, which micro-batches and replicas have in common.
@@ -85,7 +86,8 @@ class Probe:
         inputs, deltas = self._thinned(inputs, deltas)
         values = iter(values)
         of_inputs = any(INPUT_MEAN in variables for variables in self.variables)
-        pairs = (self.rule.inputs if of_inputs else self.rule.features)(self.layer, inputs, deltas)
+        read = self.rule.inputs if of_inputs else self.rule.features
+        pairs = self._checked_pairs(read(self.layer, inputs, deltas), read.__name__)
         results = []
         for block, variables, (features, delta) in zip(
             self.blocks, self.variables, pairs, strict=True
@@ -100,6 +102,15 @@ class Probe:
                 measured = measure(block, features, delta, shift, set(variables), self.spatial)
             results += [measured[kind] for kind in variables]
         return results
+
+    def _checked_pairs(self, pairs, method):
+        if len(pairs) != len(self.blocks):
+            raise ValueError(
+                f"`{type(self.rule).__name__}.{method}` must return a pair (features, deltas) for "
+                f"each block of the layer {self.layer.name!r}. Received: {len(pairs)} pairs for "
+                f"{len(self.blocks)} blocks."
+            )
+        return pairs
 
     def _shift(self, shift, features):
         if shift is None or not self.shifts_by_own_mean:

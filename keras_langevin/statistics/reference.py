@@ -14,9 +14,10 @@ from keras import ops
 
 from keras_langevin import arguments, keras_arguments, keras_internals
 from keras_langevin.statistics.block import BIAS_SECOND_MOMENT, CROSS_MOMENT, SECOND_MOMENT
-from keras_langevin.statistics.registry import find_rule
+from keras_langevin.statistics.check_fit import check_fit
+from keras_langevin.statistics.registry import blocks_of, find_rule
 from keras_langevin.statistics.track import untracked
-from keras_langevin.training_data import check_fit, num_examples, training_data
+from keras_langevin.training_data import num_examples, training_data
 
 __all__ = ["per_example_statistics"]
 
@@ -199,7 +200,7 @@ def _blocks(layer):
     rule = find_rule(layer)
     if rule is None or not keras_internals.own_trainable_variables(layer):
         return []
-    return rule.blocks(layer)
+    return blocks_of(rule, layer)
 
 
 def _variables(block):

@@ -5,6 +5,7 @@ import contextlib
 import keras
 
 from keras_langevin.arguments import boolean, instance, shorten
+from keras_langevin.statistics.block import Block
 
 _RULES = {}
 
@@ -14,18 +15,29 @@ class LayerRule:
 
     The layer computes `activation(z)` with z = op(features, kernel) + bias. Most rules
     implement `blocks` alone; a layer that transforms its inputs first, or has two kernels in
-    a row, also implements `features`. To support a layer of your own:
+    a row, also implements `features`. `examples/add_a_layer_rule.py` is a whole one, with the
+    check that what it measures is right.
 
-    >>> @kl.statistics.register_rule(MyDense)
-    ... class MyDenseRule(kl.statistics.LayerRule):
+    Example:
+
+    >>> class Projection(keras.layers.Layer):
+    ...     def build(self, input_shape):
+    ...         self.kernel = self.add_weight(shape=(input_shape[-1], 3), name="kernel")
+    ...         self.bias = self.add_weight(shape=(3,), name="bias")
+    ...     def call(self, inputs):
+    ...         return keras.ops.matmul(inputs, self.kernel) + self.bias
+    >>> @kl.statistics.register_rule(Projection)
+    ... class ProjectionRule(kl.statistics.LayerRule):
     ...     def blocks(self, layer):
-    ...         return [Block(layer.kernel, op=keras.ops.matmul, bias=layer.bias,
-    ...                       bias_shape=(1, layer.units), shift_shape=(layer.inputs, 1))]
+    ...         return [kl.statistics.Block(layer.kernel, keras.ops.matmul, layer.bias)]
     """
 
     def blocks(self, layer) -> list:
         """The layer's blocks of weights, in the order in which `features` returns theirs."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"`{type(self).__name__}` must implement `blocks(layer)`, which returns a list of "
+            "`kl.statistics.Block`, one for each kernel of the layer."
+        )
 
     def features(self, layer, inputs, deltas) -> list[tuple]:
         """For each block, what meets its kernel and the derivative of the examples' losses by
@@ -43,12 +55,13 @@ class LayerRule:
 
     @contextlib.contextmanager
     def pre_activation(self, layer):
-        """Inside, calling the layer gives z; the context's value is the activation."""
+        """Inside, calling the layer gives z; the context's value is the activation. That is
+        `layer.activation`, if there is one; override this for a layer that has it elsewhere."""
         activation = getattr(layer, "activation", None)
         if activation is None:
             yield lambda z: z
             return
-        layer.activation = None
+        layer.activation = keras.activations.linear
         try:
             yield activation
         finally:
@@ -61,6 +74,8 @@ def register_rule(layer_class, replace=False):
     Args:
         layer_class: A `keras.layers.Layer` subclass, or a tuple of them.
         replace: Registering a class twice is an error unless this is True.
+
+    Example: see `kl.statistics.LayerRule`.
 
     Raises:
         ValueError: If a class is none of layers, or the decorated one no `LayerRule`.
@@ -98,8 +113,23 @@ def _is_class(value, parent):
     return isinstance(value, type) and issubclass(value, parent)
 
 
+def blocks_of(rule, layer) -> list:
+    """What the rule says of the layer, checked."""
+    blocks = rule.blocks(layer)
+    if not isinstance(blocks, (list, tuple)) or not all(isinstance(b, Block) for b in blocks):
+        raise ValueError(
+            f"`{type(rule).__name__}.blocks` must return a list of `kl.statistics.Block`. "
+            f"Received: {shorten(blocks)} for the layer {layer.name!r}."
+        )
+    return list(blocks)
+
+
 def find_rule(layer):
-    """The rule of the layer's class or of its nearest parent that has one, or None."""
+    """The rule of the layer's class or of its nearest parent that has one, or None.
+
+    Args:
+        layer: A `keras.layers.Layer`.
+    """
     instance("layer", layer, keras.layers.Layer, "a `keras.layers.Layer`")
     for cls in type(layer).__mro__:
         if cls in _RULES:

@@ -12,7 +12,7 @@ from keras_langevin import arguments, keras_arguments, keras_internals
 from keras_langevin.statistics.block import LOSS, LOSS_SCALE, Statistic, statistics_of
 from keras_langevin.statistics.model_labels import ModelLabels, families_of
 from keras_langevin.statistics.probe import Probe
-from keras_langevin.statistics.registry import find_rule
+from keras_langevin.statistics.registry import blocks_of, find_rule
 from keras_langevin.weights import parameters
 
 _SPATIAL = ("independent", "exact")
@@ -96,7 +96,11 @@ def track_statistics(model, optimizer, spatial=None):
 
 def untrack_statistics(model):
     """Removes the probes and their weights; returns the model. The optimizer that used them
-    is built again when the model is tracked or trained again."""
+    is built again when the model is tracked or trained again.
+
+    Args:
+        model: A `keras.Model`, tracked or not.
+    """
     tracking = _tracking(keras_arguments.model("model", model))
     if tracking:
         tracking.remove()
@@ -107,12 +111,21 @@ def untrack_statistics(model):
 
 
 def is_tracked(model) -> bool:
+    """Whether the model has probes.
+
+    Args:
+        model: A `keras.Model`.
+    """
     return _tracking(keras_arguments.model("model", model)) is not None
 
 
 def untracked(model):
     """A context inside which a tracked model is the user's own: no probes, no statistics among
-    its weights."""
+    its weights.
+
+    Args:
+        model: A `keras.Model`, tracked or not.
+    """
     return _untracked(keras_arguments.model("model", model))
 
 
@@ -155,7 +168,7 @@ class Tracking:
                 if rule is None or not layer.built:
                     continue
                 skipped = id(layer) in wrapped or keras_internals.has_replaced_weights(layer)
-                self._add_probe(layer, rule, [] if skipped else rule.blocks(layer), owners)
+                self._add_probe(layer, rule, [] if skipped else blocks_of(rule, layer), owners)
         _warn_about(layers, self._unmeasured())
 
     def install(self):

@@ -1,12 +1,22 @@
 """What is said of chains that are right, stand still, drift, disagree, or are a point."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
+from targets.restartable import restartable
 from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin.diagnostics import chain_health
+
+
+@pytest.fixture(autouse=True)
+def fresh_session():
+    """Compiled models live on."""
+    keras.utils.set_random_seed(0)
+
 
 # --------------------------------------------------------------------- chains with a known law
 
@@ -159,16 +169,40 @@ class Minibatches(keras.utils.PyDataset):
         return X[rows], Y[rows]
 
 
-def sampled(cls, learning_rate, batch_size=50, thinning=20, **arguments):
-    """Predictions of a chain that begins where Adam ends."""
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def network():
     keras.utils.set_random_seed(0)
     dense = keras.layers.Dense
-    model = keras.Sequential([keras.Input((2,)), dense(16, "tanh"), dense(2)])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(1e-2), loss)
+    return keras.Sequential([keras.Input((2,)), dense(16, "tanh"), dense(2)])
+
+
+@functools.cache
+def mode():
+    """The weights that Adam ends at."""
+    model = network()
+    model.compile(keras.optimizers.Adam(1e-2), LOSS)
     model.fit(Minibatches(400, 50), verbose=0)
-    optimizer = cls(learning_rate, N, seed=1, **arguments)
-    model.compile(optimizer, loss, jit_compile=keras.backend.backend() != "torch")
+    return model.get_weights()
+
+
+@restartable
+def compiled(cls, **arguments):
+    model = network()
+    model.set_weights(mode())
+    model.compile(
+        cls(0.0, num_data=N, seed=1, **arguments),
+        LOSS,
+        jit_compile=keras.backend.backend() != "torch",
+    )
+    return kl.track_statistics(model, model.optimizer)
+
+
+def sampled(cls, learning_rate, batch_size=50, thinning=20, **arguments):
+    """Predictions of a chain that begins where Adam ends."""
+    model = compiled(cls, **arguments)
+    model.optimizer.learning_rate = learning_rate
     sampler = kl.PosteriorSampler(burn_in=200, thinning=thinning, unit="step")
     data = Minibatches(200 + 30 * thinning, batch_size)
     model.fit(data, verbose=0, callbacks=[sampler])

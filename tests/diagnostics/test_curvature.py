@@ -82,7 +82,7 @@ def dense_inverse_metric(model):
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.__name__)
 def test_eigenvalues_are_those_of_the_dense_matrix(sampler):
-    model, (x, y) = trained(sampler, batch_size=None), data()
+    model, (x, y) = trained(sampler), data()
     kl.warm_up_metric(model, x, y, batch_size=20)
     weights = [ops.convert_to_numpy(v) for v in parameters(model)]
     curved = dense_gauss_newton(weights, x, num_data=60, stddev=2.0)

@@ -110,11 +110,13 @@ def mean(found):
 
 
 def sgld(cls=SGLD):
-    return cls(0.02, NUM_DATA, prior=PRIOR, seed=1)
+    return cls(0.02, num_data=NUM_DATA, prior=PRIOR, seed=1)
 
 
 def sghmc(scheme, cls=SGHMC, learning_rate=0.02, momentum=0.9):
-    return cls(learning_rate, NUM_DATA, momentum, scheme=scheme, prior=PRIOR, seed=1)
+    return cls(
+        learning_rate, num_data=NUM_DATA, momentum=momentum, scheme=scheme, prior=PRIOR, seed=1
+    )
 
 
 class RootTwoMissing(SGLD):
@@ -160,7 +162,7 @@ WRONG = {
 
 
 @only_jax
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("name", RIGHT)
 def test_configurational_temperature_of_right_samplers(name):
     make, arguments = RIGHT[name]
@@ -170,7 +172,7 @@ def test_configurational_temperature_of_right_samplers(name):
 
 
 @only_jax
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("name", WRONG)
 def test_configurational_temperature_of_mutants(name):
     make, arguments, expected = WRONG[name]
@@ -188,7 +190,7 @@ def own_mean(column, draws, others):
 
 
 @only_jax
-@pytest.mark.slow
+@pytest.mark.law
 @pytest.mark.parametrize("centre", [temperatures._centre, not_centred])
 def test_without_a_centre_the_naive_band_is_too_narrow(monkeypatch, centre):
     """That of χ²: T ± z √(2/(d ESS)), which the spread that the band is made of does not have."""
@@ -202,7 +204,7 @@ def test_without_a_centre_the_naive_band_is_too_narrow(monkeypatch, centre):
 
 
 @only_jax
-@pytest.mark.slow
+@pytest.mark.law
 def test_the_mean_of_all_draws_as_centre_takes_the_temperature_down(monkeypatch):
     monkeypatch.setattr(temperatures, "_centre", own_mean)
     found = configurational_temperatures(sgld())
@@ -263,7 +265,7 @@ def trained(optimizer, steps=1520, regularizer=None, units=40):
 
 
 def sgld_on_regression(cls=SGLD, learning_rate=0.04, prior=PRIOR):
-    return cls(learning_rate, N, prior=prior, seed=1)
+    return cls(learning_rate, num_data=N, prior=prior, seed=1)
 
 
 def law_of_sgld(learning_rate):
@@ -370,7 +372,7 @@ def test_a_deep_network_with_moving_averages_and_dropout(cls):
     normalization = layers.BatchNormalization if cls is kl.SGLD else layers.LayerNormalization
     inner = [layers.Dense(8), normalization(), layers.ReLU(), layers.Dropout(0.5)]
     model = keras.Sequential([keras.Input((3,)), *inner, layers.Dense(1)])
-    model.compile(cls(1e-3, N, seed=1), HalfSquaredError())
+    model.compile(cls(1e-3, num_data=N, seed=1), HalfSquaredError())
     sampler = kl.PosteriorSampler(burn_in=0, thinning=2, unit="step")
     model.fit(X, Y, batch_size=16, epochs=3, verbose=0, callbacks=[sampler])
     found = [configurational_temperature(model, sampler.samples, X, Y) for _ in range(2)]
@@ -412,7 +414,7 @@ def test_bad_arguments(chain):
         configurational_temperature(model, samples, X, Y, num_batches=0)
     with pytest.raises(ValueError, match=r"`batch_size` must be an integer >= 1"):
         configurational_temperature(model, samples, X, Y, batch_size=-1)
-    with pytest.raises(ValueError, match=r"has momenta.*SGLD, built"):
+    with pytest.raises(ValueError, match=r"with momenta.*SGLD, built"):
         kinetic_temperature(model.optimizer)
     with pytest.raises(ValueError, match="SGHMC, not built"):
         kinetic_temperature(SGHMC(0.1, num_data=N))

@@ -10,6 +10,7 @@ from scipy import special, stats
 from sklearn import metrics as sklearn_metrics
 from targets.rows import every_row
 
+import keras_langevin as kl
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.ensemble.members import WEIGHTS_AT_ONCE, default_member_batch_size
 from keras_langevin.losses import GaussianNLL
@@ -278,9 +279,6 @@ def test_training_the_model_on_does_not_change_the_ensemble():
 
 
 def test_a_model_that_measures_statistics_gives_the_same_ensemble():
-    class Optimizer(keras.optimizers.SGD):
-        statistics = "diagonal"
-
     class NoConfig(keras.Model):
         def __init__(self, units):
             super().__init__()
@@ -297,7 +295,7 @@ def test_a_model_that_measures_statistics_gives_the_same_ensemble():
     for model in (predictor(3), subclassed):
         samples = draw(model)
         expected = BayesianEnsembleModel(model, samples, output="logits").predict(X, verbose=0)
-        track_statistics(model, Optimizer())
+        track_statistics(model, kl.DOPLangevin(0.1, num_data=BATCH))
         assert is_tracked(model)
         lists = [list(sample.values()) for sample in samples]
         ensemble = BayesianEnsembleModel(model, lists, output="logits")

@@ -11,6 +11,7 @@ from scipy import special
 
 import keras_langevin as kl
 from keras_langevin.ensemble import BayesianEnsembleModel
+from keras_langevin.ensemble.stacked_members import StackedMembers
 from keras_langevin.storage import training_checkpoint
 from keras_langevin.storage.array_file import write_arrays
 from keras_langevin.weights import named_weights
@@ -85,9 +86,9 @@ def test_a_wrong_member_is_noticed(monkeypatch):
     model = two_outputs()
     samples = draw(model)
     expected = loop(model, samples, X)
-    right = BayesianEnsembleModel._outputs_of
+    right = StackedMembers._outputs_of
     monkeypatch.setattr(
-        BayesianEnsembleModel,
+        StackedMembers,
         "_outputs_of",
         lambda self, inputs, start, size: right(self, inputs, 0, size),
     )

@@ -181,7 +181,7 @@ class Diverging(kl.SGLD):
         (lambda x: np.asarray(x, dtype="float64"), "ValueError from .*fuzz"),
         (lambda x: arguments.integer("x", 1, at_least=np.zeros(2)), "does not say what"),
         (lambda x: Forgetful(), "AssertionError"),
-        (lambda x: Diverging(0.1, 10), "AssertionError"),
+        (lambda x: Diverging(0.1, num_data=10), "AssertionError"),
     ],
 )
 def test_mutants_are_seen(function, words):

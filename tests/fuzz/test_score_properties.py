@@ -85,19 +85,18 @@ def test_scores_of_real_numbers_stay_in_their_bounds(members, count, seed, stdde
     assert kl.calibration.interval_coverage(low, high, y) == 1
 
 
-def run_uncertainties(count):
+def run_uncertainties(count, shapes):
     """On the families themselves, which `predict_uncertainty` calls."""
 
     @examples(count)
     @given(
         st.sampled_from([Categorical("logits"), Bernoulli("binary_logits"), Gaussian(0.5)]),
-        st.integers(1, 4),
-        st.integers(1, 3),
-        st.integers(2, 4),
+        shapes,
         st.integers(0, 2**32),
     )
-    def run(family, members, count, units, seed):
-        outputs = np.random.default_rng(seed).normal(0, 3, (members, count, units))
+    def run(family, shape, seed):
+        members, _, units = shape
+        outputs = np.random.default_rng(seed).normal(0, 3, shape)
         outputs = ops.convert_to_tensor(outputs, "float32")
         found = family.uncertainty(outputs, (0.1, 0.5, 0.9))
         found = {key: ops.convert_to_numpy(value) for key, value in found.items()}
@@ -115,9 +114,9 @@ def run_uncertainties(count):
 
 
 def test_uncertainties_of_random_ensembles():
-    run_uncertainties(3)
+    run_uncertainties(5, st.sampled_from([(1, 2, 3), (3, 2, 3)]))  # new shapes are compiled anew
 
 
 @pytest.mark.fuzz
 def test_uncertainties_of_many_random_ensembles():
-    run_uncertainties(50)
+    run_uncertainties(50, st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 4)))

@@ -344,9 +344,9 @@ def test_temperature_and_batch_size_determine_each_other():
         ({"temperature": -1.0}, "greater than zero"),
         ({"batch_size": 10, "structure": "block"}, "structure"),
         ({"batch_size": 10, "fisher": "true"}, "fisher"),
-        ({"batch_size": 10, "drift_clip": 3.0}, "drift_clip"),
         ({"batch_size": 10, "num_draws": 1, "structure": "diagonal"}, "num_draws"),
         ({"batch_size": 10, "learning_rate": "auto"}, "auto"),
+        ({"batch_size": 900, "temperature": 1.0, "learning_rate": "auto"}, "stability limit"),
     ],
 )
 def test_ngd_refuses(arguments, words):

@@ -21,7 +21,7 @@ from targets.statistics_cases import (
 )
 
 import keras_langevin as kl
-from keras_langevin.preconditioners import BatchNormalization
+from keras_langevin.preconditioners import Averaging, BatchNormalization
 from keras_langevin.preconditioners.preconditioner import BlockLayout, Layout
 
 # ------------------------------------------------------------------------- what is measured
@@ -336,9 +336,7 @@ def test_the_average_is_a_mixture_of_the_minibatches(sizes):
     batches = drifting_batches(*sizes)
     rates = [max(0.4, (1 / 0.5**2 + t) ** -0.5) for t in range(1, len(sizes))]
     assert rates[1] > rates[2] == 0.4  # both laws of the rate
-    optimizer = kl.BNPLangevin(
-        0.0, num_data=50, statistics_rate=0.5, statistics_rate_floor=0.4, seed=1
-    )
+    optimizer = kl.BNPLangevin(0.0, num_data=50, averaging=Averaging(rate=0.5, floor=0.4), seed=1)
     states, _ = trained_on(optimizer, batches)
     for t in range(len(sizes)):
         expected = mixture(batches[: t + 1], rates[:t])
@@ -366,17 +364,15 @@ def test_the_steps_are_the_stated_ones(name):
         num_data=50,
         temperature=0.0,
         prior=None,
-        statistics_rate=0.3,
-        statistics_rate_floor=0.3,
+        averaging=Averaging(rate=0.3, floor=0.3, **arguments),
         epsilon=1e-4,
         relative_epsilon=1e-6,
         seed=1,
-        **arguments,
     )
     rng = np.random.default_rng(1)
     θ = rng.normal(size=(11, 2))
     _, path = trained_on(optimizer, batches, [θ[:10], θ[10]])
-    at_rest = optimizer.preconditioner.lagged  # in the first step, which fills the metric
+    at_rest = optimizer.preconditioner.averaging.lagged  # in the first step, which fills the metric
     for (x, y), (start, stop), weights in zip(batches, seen, path, strict=True):
         design = np.c_[x, np.ones(len(x))]
         gradient = 2 * design.T @ (design @ θ - y) / y.size
@@ -407,7 +403,7 @@ def ill_scaled_data():
 @pytest.mark.law
 def test_the_metric_of_a_layer_follows_the_weights_of_earlier_layers_alone():
     """So that the divergence Σ_j ∂C_ij/∂θ_j is zero."""
-    model = two_layers(kl.BNPLangevin(0.0, num_data=16, statistics_rate_floor=1.0, seed=1))
+    model = two_layers(kl.BNPLangevin(0.0, num_data=16, averaging=Averaging(floor=1.0), seed=1))
     x, y = ill_scaled_data()
 
     def states():
@@ -501,7 +497,7 @@ def test_cold_training_on_ill_scaled_inputs():
 def test_inputs_far_from_zero_do_not_cancel():
     """Mean over spread of 1000: raw second moments would lose the variance in float32."""
     x = np.random.default_rng(0).normal(1000.0, 1.0, size=(256, 3)).astype("float32")
-    optimizer = kl.BNPLangevin(0.0, num_data=256, statistics_rate_floor=0.5, seed=1)
+    optimizer = kl.BNPLangevin(0.0, num_data=256, averaging=Averaging(floor=0.5), seed=1)
     model = one_layer(optimizer, NoLoss(), units=1)
     run(model, x, np.zeros((256, 1)), steps=30)
     variance = ops.convert_to_numpy(optimizer.preconditioner.states[1])

@@ -1,6 +1,7 @@
 """The report of an ensemble: its numbers, its words and its page."""
 
 import dataclasses
+import functools
 import html.parser
 import os
 import re
@@ -32,21 +33,39 @@ def blobs(seed=0, num=NUM_DATA):
     return x.astype("float32"), y
 
 
-def sampled(learning_rate, epochs=110, burn_in=50, optimizer=kl.SGLD, sampler=None):
-    """A model, trained to its mode first, and the sampler that went on from there."""
-    model = keras.Sequential(
+def network():
+    return keras.Sequential(
         [keras.Input((2,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(3)]
     )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    x, y = blobs()
-    model.compile(keras.optimizers.Adam(0.02), loss, jit_compile=JIT_IF_NEEDED)
-    model.fit(x, y, batch_size=BATCH, epochs=10, verbose=0)
-    optimizer = optimizer(learning_rate, num_data=NUM_DATA, prior=PRIOR)
-    model.compile(optimizer, loss, jit_compile=JIT_IF_NEEDED)
+
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@functools.cache
+def mode():
+    """Where every chain begins: the weights of a trained network."""
+    keras.utils.set_random_seed(0)
+    model = network()
+    model.compile(keras.optimizers.Adam(0.02), LOSS, jit_compile=JIT_IF_NEEDED)
+    model.fit(*blobs(), batch_size=BATCH, epochs=10, verbose=0)
+    return model.get_weights()
+
+
+def compiled(optimizer):
+    model = network()
+    model.set_weights(mode())
+    model.compile(optimizer, LOSS, jit_compile=JIT_IF_NEEDED)
+    return model
+
+
+def sampled(learning_rate, epochs=110, burn_in=50, optimizer=kl.SGLD, sampler=None):
+    """The sampler of a chain that goes on from the mode."""
+    model = compiled(optimizer(learning_rate, num_data=NUM_DATA, prior=PRIOR))
     sampler = sampler or kl.PosteriorSampler(burn_in=burn_in)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of noise: the report is to say it
-        model.fit(x, y, batch_size=BATCH, epochs=epochs, callbacks=[sampler], verbose=0)
+        model.fit(*blobs(), batch_size=BATCH, epochs=epochs, callbacks=[sampler], verbose=0)
     return sampler
 
 
@@ -54,6 +73,16 @@ def sampled(learning_rate, epochs=110, burn_in=50, optimizer=kl.SGLD, sampler=No
 def good():
     keras.utils.set_random_seed(0)
     return sampled(GOOD_RATE)
+
+
+@pytest.fixture(scope="module")
+def ensemble(good):
+    return good.ensemble()
+
+
+@pytest.fixture(scope="module")
+def good_report(ensemble):
+    return ensemble.report(*blobs(1), training_data=blobs(), verbose=0)
 
 
 @pytest.fixture
@@ -66,8 +95,7 @@ def titles(report, level=None):
     return [f.title for f in report.findings if level in (None, f.level)]
 
 
-def test_numbers_are_those_of_their_definitions(good):
-    ensemble = good.ensemble()
+def test_numbers_are_those_of_their_definitions(good, ensemble):
     x, y = blobs(1)
     outside = 8 * np.random.default_rng(2).normal(size=(50, 2)).astype("float32")
     report = ensemble.report(x, y, out_of_distribution=outside, verbose=0)
@@ -101,8 +129,8 @@ def test_numbers_are_those_of_their_definitions(good):
     assert report["minibatch_noise"] == pytest.approx(GOOD_RATE / limits.noise_limit, rel=1e-3)
 
 
-def test_a_good_run_is_called_good(good):
-    report = good.ensemble().report(*blobs(1), training_data=blobs(), verbose=0)
+def test_a_good_run_is_called_good(good_report):
+    report = good_report
     assert titles(report, "problem") == []
     assert titles(report, "warning") == ["Predictions are more right than sure."]  # of the prior
     text = str(report)
@@ -111,9 +139,9 @@ def test_a_good_run_is_called_good(good):
 
 
 @pytest.mark.parametrize("optimizer", [kl.SGLD, kl.QDOPLangevin])
-def test_a_learning_rate_30_times_too_large_is_named(good, optimizer):
+def test_a_learning_rate_30_times_too_large_is_named(optimizer):
     """SGLD survives it here, with useless members; QDOP diverges after some samples."""
-    rate = 30 * recommended(good.model, optimizer)
+    rate = 30 * recommended(optimizer)
     sampler = kl.PosteriorSampler(burn_in=0)
     if optimizer is kl.QDOPLangevin:
         with pytest.raises(FloatingPointError, match=r"learning rate, here .* is too large"):
@@ -129,16 +157,14 @@ def test_a_learning_rate_30_times_too_large_is_named(good, optimizer):
         assert jargon not in words
 
 
-def test_a_learning_rate_far_too_small_is_named(good):
-    rate = recommended(good.model, kl.SGLD) / 3000
+def test_a_learning_rate_far_too_small_is_named():
+    rate = recommended(kl.SGLD) / 3000
     report = sampled(rate, epochs=30, burn_in=0).ensemble().report(*blobs(1), verbose=0)
     assert "moves too slowly: the learning rate is" in report.findings[0].title
 
 
-def recommended(trained, optimizer):
-    model = keras.models.clone_model(trained)
-    model.set_weights(trained.get_weights())
-    model.compile(optimizer(0.0, NUM_DATA, prior=PRIOR), trained.loss, jit_compile=JIT_IF_NEEDED)
+def recommended(optimizer):
+    model = compiled(optimizer(0.0, num_data=NUM_DATA, prior=PRIOR))
     return kl.diagnostics.step_size(model, *blobs(), BATCH).recommended
 
 
@@ -215,23 +241,20 @@ def test_one_member_alone_has_a_report(capsys):
     assert "blind guessing" in capsys.readouterr().out
 
 
-def test_a_run_that_diverged_is_named(good):
-    ensemble = good.ensemble()
-    model = keras.models.clone_model(good.model)
-    model.compile(kl.SGLD(0.7, num_data=NUM_DATA), good.model.loss)
+def test_a_run_that_diverged_is_named(ensemble):
+    model = compiled(kl.SGLD(0.7, num_data=NUM_DATA))
     model.set_weights([np.full(v.shape, np.nan) for v in model.weights])
     report = ensemble.report(*blobs(), model=model, batch_size=BATCH, verbose=0)
     assert report["has_diverged"] is True
     assert report.findings[0].title.startswith("Training has diverged: the learning rate is far")
 
 
-@pytest.mark.parametrize("sampler", [kl.SMILE, kl.NGD])
-def test_samplers_without_a_noise_limit(good, sampler):
+@every_row("sampler", [kl.SMILE, kl.NGD])
+def test_samplers_without_a_noise_limit(ensemble, sampler):
     more = {"batch_size": BATCH} if sampler is kl.NGD else {}
     optimizer = sampler(0.01, num_data=NUM_DATA, **more)
-    model = keras.models.clone_model(good.model)
-    model.compile(optimizer, good.model.loss)
-    report = good.ensemble().report(*blobs(), model=model, batch_size=BATCH, verbose=0)
+    model = compiled(optimizer)
+    report = ensemble.report(*blobs(), model=model, batch_size=BATCH, verbose=0)
     assert report["optimizer"] == sampler.__name__ and "minibatch_noise" not in report
 
 
@@ -335,11 +358,11 @@ class Page(html.parser.HTMLParser):
         self.words.append(data)
 
 
-@pytest.fixture
-def page(good, tmp_path):
+@pytest.fixture(scope="module")
+def page(ensemble, tmp_path_factory):
     pytest.importorskip("matplotlib")
-    path = tmp_path / "report.html"
-    report = good.ensemble().report(*blobs(1), html=path, verbose=0)
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    report = ensemble.report(*blobs(1), html=path, verbose=0)
     return path, report
 
 
@@ -354,10 +377,9 @@ def test_the_page_is_whole_and_needs_nothing_else(page):
     assert f"{report['accuracy']:.1%}" in words
 
 
-def test_text_is_escaped(good, tmp_path):
+def test_text_is_escaped(good_report, tmp_path):
     pytest.importorskip("matplotlib")
-    report = good.ensemble().report(*blobs(1), verbose=0)
-    report = dataclasses.replace(report, title="<script>alert(1)</script>", _figures=[])
+    report = dataclasses.replace(good_report, title="<script>alert(1)</script>", _figures=[])
     report.save(tmp_path / "page.html")
     assert "<script" not in (tmp_path / "page.html").read_text()
 
@@ -369,32 +391,31 @@ def test_the_page_opens_in_chromium(page, tmp_path):
         "<script>window.onload = () => { document.title = Array.from(document.images)"
         ".map(i => i.naturalWidth).join(' ') + '|' + document.body.scrollHeight }</script>"
     )
-    path.write_text(path.read_text().replace("</body>", f"{probe}</body>"))
+    probed = tmp_path / "probed.html"
+    probed.write_text(path.read_text().replace("</body>", f"{probe}</body>"))
     flags = (
         "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
         "--disable-component-update --disable-sync --virtual-time-budget=5000 --dump-dom"
     )
-    command = [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()]
+    command = [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", probed.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     widths, height = re.search("<title>(.*)</title>", dom).group(1).split("|")
     assert [int(width) > 500 for width in widths.split()] == [True] * 7  # every figure was drawn
     assert int(height) > 1000
 
 
-def test_a_notebook_shows_the_page(good):
+def test_a_notebook_shows_the_page(good_report):
     pytest.importorskip("matplotlib")
-    shown = good.ensemble().report(*blobs(1), verbose=0)._repr_html_()
+    shown = good_report._repr_html_()
     assert shown.startswith("<h1>") and "data:image/png" in shown
 
 
-def test_a_page_that_cannot_be_drawn_leaves_the_old_one(good, tmp_path):
-    report = good.ensemble().report(*blobs(1), verbose=0)
-
+def test_a_page_that_cannot_be_drawn_leaves_the_old_one(good_report, tmp_path):
     def broken(ax):
         raise RuntimeError("no ink")
 
     path = tmp_path / "report.html"
     path.write_text("old")
     with pytest.raises(RuntimeError, match="no ink"):
-        dataclasses.replace(report, _figures=[("a", broken)]).save(path)
+        dataclasses.replace(good_report, _figures=[("a", broken)]).save(path)
     assert os.listdir(tmp_path) == ["report.html"] and path.read_text() == "old"

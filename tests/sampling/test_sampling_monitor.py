@@ -49,7 +49,7 @@ def test_limits_are_those_of_step_size_on_the_same_batches(regression):
     assert np.isnan(history["configurational_temperature"]).all()  # too few samples
 
 
-@pytest.mark.parametrize("temperature", [1.0, pytest.param(0.3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("temperature", [1.0, pytest.param(0.3, marks=pytest.mark.law)])
 def test_temperature_of_a_right_chain(regression, temperature):
     """Full batches: 60 epochs of d = 31 give T within a tenth or two."""
     optimizer = kl.SGLD(0.2, num_data=N, temperature=temperature, seed=1)
@@ -69,7 +69,7 @@ class NoNoise(kl.SGLD):
 
 @pytest.mark.parametrize(
     ("mutant", "expected", "epochs"),
-    [(TwiceTheNoise, 4.0, 80), pytest.param(NoNoise, 0.01, 160, marks=pytest.mark.slow)],
+    [(TwiceTheNoise, 4.0, 80), pytest.param(NoNoise, 0.01, 160, marks=pytest.mark.law)],
 )
 def test_temperature_of_wrong_noise(regression, mutant, expected, epochs):
     """So cold a chain shows its way in for longer: twice the burn-in."""

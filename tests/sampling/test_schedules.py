@@ -11,14 +11,21 @@ from cases import slow_but_for
 from keras import ops
 from targets.one_layer import JIT, SIGNS, NoLoss, one_layer, run
 from targets.regression import Constant, HalfSquaredError
+from targets.restartable import restartable
 from targets.rows import every_row
-from test_posterior_sampler import assert_same, compiled, fit, steps
+from targets.sampler_runs import assert_same, compiled, fit, steps
 
 import keras_langevin as kl
 from keras_langevin import schedules
 from keras_langevin.sampling.schedule import SamplingSchedule
 
-BATCHES = 5  # an epoch of `fit` from test_posterior_sampler
+BATCHES = 5  # an epoch of `fit`
+
+
+@pytest.fixture(autouse=True)
+def fresh_session():
+    """Compiled models live on."""
+    keras.utils.set_random_seed(0)
 
 
 def values(schedule, num_steps):
@@ -171,9 +178,14 @@ def test_config_round_trip(schedule):
     """Keras has a schedule of its own called PolynomialDecay."""
     optimizer = kl.SGLD(schedule, num_data=10)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    found = again._learning_rate
+    config = again.get_config()["learning_rate"]
+    found = keras.optimizers.schedules.deserialize(config)
     assert type(found) is type(schedule) and found.get_config() == schedule.get_config()
-    np.testing.assert_array_equal(values(found, 40), values(schedule, 40))
+    rates = []
+    for step in range(40):
+        again.iterations.assign(step)
+        rates.append(float(ops.convert_to_numpy(again.learning_rate)))
+    np.testing.assert_array_equal(rates, values(schedule, 40))
 
 
 # ------------------------------------------------------------------------------------ law
@@ -224,7 +236,7 @@ def largest_deviation(schedule):
     [
         schedules.CyclicalCosine,
         NoiseAlways,
-        *[pytest.param(m, marks=pytest.mark.slow) for m in MUTANTS if m is not NoiseAlways],
+        *[pytest.param(m, marks=pytest.mark.law) for m in MUTANTS if m is not NoiseAlways],
     ],
 )
 def test_mean_and_variance_in_every_step_of_two_cycles(cls):
@@ -241,13 +253,13 @@ def test_no_sampler_adds_noise_while_it_explores(case):
     assert (path[:3] == 0).all() and (np.diff(path)[2:] != 0).all()
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_the_divergence_term_is_part_of_the_noise():
     def path(temperature):
         keras.utils.set_random_seed(0)
         schedule = schedules.CyclicalCosine(0.01, 4, 0.5)
         optimizer = kl.RMSPropLangevin(
-            schedule, num_data=16, temperature=temperature, correction=True
+            schedule, num_data=16, temperature=temperature, divergence=True
         )
         return run(one_layer(optimizer, "mse", units=2), x, x[:, :2], steps=4)[0]
 
@@ -259,9 +271,13 @@ def test_the_divergence_term_is_part_of_the_noise():
 # ------------------------------------------------------------------------ what is stored
 
 
-def cyclical(cycle, exploration=0.5, cls=schedules.CyclicalCosine, **kwargs):
-    schedule = cls(0.01, cycle, exploration)
-    return compiled(optimizer=kl.SGLD(schedule, num_data=20, seed=1, **kwargs))
+@restartable
+def cyclical(
+    cycle, exploration=0.5, cls=schedules.CyclicalCosine, steps_per_execution=1, **of_optimizer
+):
+    keras.utils.set_random_seed(0)
+    optimizer = kl.SGLD(cls(0.01, cycle, exploration), num_data=20, seed=1, **of_optimizer)
+    return compiled(optimizer=optimizer, steps_per_execution=steps_per_execution)
 
 
 @pytest.mark.parametrize("cls", [schedules.CyclicalCosine, PhaseOfTheNextStep])
@@ -288,9 +304,8 @@ def test_a_position_in_exploration_is_skipped_not_shifted():
 
 @pytest.mark.skipif(not JIT, reason="Keras has no steps_per_execution on torch")
 def test_the_phase_is_that_of_the_weights_at_the_end_of_an_execution():
-    model, sampler = cyclical(6), kl.PosteriorSampler(0, unit="step")
-    model.compile(model.optimizer, "mse", steps_per_execution=2)
-    fit(model, sampler, 4)
+    sampler = kl.PosteriorSampler(0, unit="step")
+    fit(cyclical(6, steps_per_execution=2), sampler, 4)
     # Executions end at 2 4 5 | 7 9 10 | 12 14 15 | 17 19 20.
     assert steps(sampler) == [4, 5, 10, 12, 17]
 
@@ -300,16 +315,15 @@ def test_accumulated_gradients_take_the_phase_of_their_learning_rate():
     steps 1, 3, ..."""
 
     def trained(temperature):
-        keras.utils.set_random_seed(0)
         model = cyclical(8, gradient_accumulation_steps=2, temperature=temperature)
         sampler, every = kl.PosteriorSampler(0, unit="step"), EveryStep()
         fit(model, sampler, 2, callbacks=[every])
         return model, sampler, np.array(every.weights)
 
-    model, sampler, sampled = trained(1.0)
+    _, sampler, sampled = trained(1.0)
     assert [facts["position"] for facts in sampler.samples.facts] == [6, 7, 8, 9]
     assert steps(sampler) == [3, 3, 4, 4]
-    rates = values(model.optimizer._learning_rate, 8)
+    rates = values(schedules.CyclicalCosine(0.01, 8, 0.5), 8)
     assert [s.learning_rate for s in sampler.samples] == pytest.approx(rates[[5, 5, 7, 7]])
     noise = np.abs(sampled - trained(0.0)[2]).max(axis=1)
     assert (noise > 1e-4).tolist() == [False] * 5 + [True] * 5
@@ -319,7 +333,7 @@ def test_facts_of_a_sample():
     """Rate and temperature are those of the step that led to it, also at the end of a cycle."""
     model, sampler = cyclical(6, temperature=0.7), kl.PosteriorSampler(0, unit="step")
     history = fit(model, sampler, 4).history
-    rates = values(model.optimizer._learning_rate, 20)
+    rates = values(schedules.CyclicalCosine(0.01, 6, 0.5), 20)
     expected = [rates[step - 1] for step in steps(sampler)]
     assert [s.learning_rate for s in sampler.samples] == pytest.approx(expected)
     assert max(expected) < 0.01 / 2 * 1.01
@@ -372,8 +386,8 @@ def test_doubling_that_keeps_the_first_position_keeps_the_others(execution):
         assert [p for p in due if p is not None] == [p for p in after if p <= 198]
 
 
-@pytest.mark.parametrize(
-    ("burn_in", "expected"),
+@every_row(
+    "burn_in, expected",
     [
         (0, [8, 16]),  # 3 4 | 4 8 | 8 16
         (1, [7, 15]),  # 3 4 | 3 7 | 7 15; every other position after 3 7 is exploration
@@ -385,7 +399,7 @@ def test_max_samples_never_thins_to_exploration_alone(burn_in, expected):
     assert steps(sampler) == expected and sampler.thinning == 8
 
 
-@pytest.mark.slow
+@pytest.mark.law
 def test_three_epochs_and_four_are_seven(tmp_path):
     def trained(epochs, **kwargs):
         keras.utils.clear_session()

@@ -11,7 +11,15 @@ from types import NoneType
 
 import keras
 import numpy as np
-from targets.public_api_samplers import AVERAGE, FISHER, INPUTS, OUTER_PRODUCT, SAMPLERS
+from targets.public_api_samplers import (
+    AVERAGE,
+    FISHER,
+    INPUTS,
+    KERAS,
+    OUTER_PRODUCT,
+    SAMPLERS,
+    TARGET,
+)
 
 import keras_langevin as kl
 
@@ -151,6 +159,17 @@ class OwnLayer(keras.layers.Layer):
     pass
 
 
+class OwnSampler(kl.Sampler):
+    """The least that a sampler of somebody else's must say."""
+
+    def advance(self, values, gradients, statistics, metric, learning_rate):
+        return [θ - learning_rate * g for θ, g in zip(values, gradients, strict=True)], []
+
+
+class OwnLoss(keras.losses.Loss):
+    pass
+
+
 # --------------------------------------------------------------------------- the functions
 
 
@@ -178,6 +197,9 @@ DIVERGED = (FloatingPointError,)
 CALLS = {
     # samplers, callbacks, ensembles
     **{name: Call(fixed(**row), takes=OF_SAMPLERS) for name, row in SAMPLERS.items()},
+    "Sampler": Call(
+        fixed(**TARGET, **KERAS, preconditioner=None), find=lambda: OwnSampler, takes=OF_SAMPLERS
+    ),
     "PosteriorSampler": Call(
         fixed(
             burn_in=1,
@@ -361,22 +383,24 @@ CALLS = {
     "priors.TFPDistribution": Call(lambda: {"distribution": distribution()}, needs_tensorflow=True),
     "priors.get": Call(lambda: {"prior": kl.priors.Normal(1.0)}),
     # metrics
+    "preconditioners.Averaging": Call(fixed(rate=0.5, floor=0.01, lagged=True, freeze_after=10)),
     "preconditioners.AveragingPreconditioner": Call(fixed(**AVERAGE)),
     "preconditioners.BatchNormalization": Call(fixed(**INPUTS)),
     "preconditioners.DenseFisher": Call(fixed(num_draws=2, **FISHER), takes=NUMBER_OR_MSE),
+    "preconditioners.Diagonal": Call(dict),
     "preconditioners.DiagonalFisher": Call(fixed(**FISHER), takes=NUMBER_OR_MSE),
     "preconditioners.DiagonalOuterProduct": Call(fixed(**OUTER_PRODUCT)),
     "preconditioners.Euclidean": Call(dict),
     "preconditioners.Fisher": Call(fixed(**FISHER), takes=NUMBER_OR_MSE),
     "preconditioners.QuasiDiagonalFisher": Call(fixed(**FISHER), takes=NUMBER_OR_MSE),
     "preconditioners.QuasiDiagonalOuterProduct": Call(fixed(**OUTER_PRODUCT)),
-    "preconditioners.RMSProp": Call(fixed(epsilon=1e-8, correction=False, **AVERAGE)),
+    "preconditioners.RMSProp": Call(fixed(epsilon=1e-8, divergence=False, **AVERAGE)),
     # statistics
     "statistics.Block": Call(
         lambda: {
             "kernel": kernel(),
             "op": keras.ops.matmul,
-            "bias": kernel(),
+            "bias": keras.Variable(np.ones(1, "float32"), name="bias"),
             "bias_shape": (1, 1),
             "bias_axes": (-1,),
             "shift_shape": (2, 1),
@@ -394,6 +418,9 @@ CALLS = {
     ),
     "statistics.untrack_statistics": Call(lambda: {"model": network()}),
     "statistics.reference.per_example_statistics": Call(on_network(spatial="exact")),
+    # likelihoods
+    "predictive.log_gamma": Call(lambda: {"x": np.linspace(0.5, 9, N)}),
+    "predictive.register_family": Call(lambda: {"loss": OwnLoss, "replace": True, "exact": True}),
     # figures
     "plotting.coverage": Call(lambda: {"pit": np.linspace(0, 1, N), "ax": axes()}),
     "plotting.entropy_histogram": Call(
@@ -426,6 +453,7 @@ NAMES = [name for name, call in CALLS.items() if call.valid is not dict]
 # Results that functions return, exceptions, and bases without arguments of their own.
 MADE_BY_THE_PACKAGE = {
     "ChainError",
+    "SamplerProtocol",
     "CorruptSampleError",
     "StorageError",
     "WriteConflictError",
@@ -439,6 +467,7 @@ MADE_BY_THE_PACKAGE = {
     "diagnostics.StepSize",
     "diagnostics.Temperature",
     "preconditioners.Preconditioner",
+    "predictive.Family",
     "priors.Prior",
     "statistics.LayerRule",
 }

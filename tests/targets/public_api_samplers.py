@@ -24,12 +24,7 @@ TARGET = {
     "exact_noise": True,
 }
 LANGEVIN = {**TARGET, "minibatch_correction": None, "drift_clip": None, **KERAS}
-AVERAGE = {
-    "statistics_rate": 0.5,
-    "statistics_rate_floor": 0.01,
-    "lagged": True,
-    "freeze_after": 10,
-}
+AVERAGE = {"averaging": kl.preconditioners.Averaging(freeze_after=10)}
 OUTER_PRODUCT = {
     "prior_in_metric": True,
     "damping": 1.0,
@@ -84,7 +79,7 @@ MICROCANONICAL = {
 SAMPLERS = {
     "LangevinOptimizer": {**LANGEVIN, "preconditioner": None},
     "SGLD": LANGEVIN,
-    "RMSPropLangevin": {**LANGEVIN, "epsilon": 1e-8, "correction": False, **AVERAGE},
+    "RMSPropLangevin": {**LANGEVIN, "epsilon": 1e-8, "divergence": False, **AVERAGE},
     "DOPLangevin": {**LANGEVIN, **OUTER_PRODUCT},
     "QDOPLangevin": {**LANGEVIN, **OUTER_PRODUCT},
     "BNPLangevin": {**LANGEVIN, **INPUTS},

@@ -193,7 +193,9 @@ def steps_of_loss(modes):
 
 def optimizer(regression, sampler, epsilon):
     classes = {"SGLD": kl.SGLD, "RMSProp": kl.RMSPropLangevin, "BNP": kl.BNPLangevin}
-    arguments = {} if sampler == "SGLD" else {"freeze_after": 1}
+    arguments = (
+        {} if sampler == "SGLD" else {"averaging": kl.preconditioners.Averaging(freeze_after=1)}
+    )
     if sampler == "BNP":
         arguments |= bnp_arguments((epsilon, EPSILON, False))
     prior = kl.priors.Normal(regression.prior_stddev)

@@ -30,5 +30,21 @@ class Row:
         return format(self.value, self.form)
 
 
+def guess(value):
+    """What always predicting the same, as good as that can be, would reach."""
+    return Row(
+        "negative_log_likelihood_of_guessing",
+        float(value),
+        "the same, blind guessing",
+        "Always predicting how often the labels occur here.",
+    )
+
+
 def percent(name, value, label, meaning):
+    """A share."""
     return Row(name, value, label, meaning, ".1%")
+
+
+def drawing(function, *arrays, **options):
+    """A figure's function of matplotlib Axes alone."""
+    return lambda ax: function(*arrays, ax=ax, **options)

@@ -1,0 +1,1 @@
+"""A run that diverges stops, and nothing of it is stored."""

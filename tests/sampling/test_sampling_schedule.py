@@ -1,0 +1,1 @@
+"""At which epochs and steps a sample is drawn."""
