@@ -67,7 +67,7 @@ def main():
 
     plt.semilogx(list(held_out), list(held_out.values()), "o-", label="posterior")
     plt.axhline(nll(adam, x_held, y_held), color="gray", label="Adam")
-    plt.gca().set(xlabel="temperature", ylabel="held-out NLL, nats", ylim=(0, None))
+    plt.gca().set(xlabel="temperature", ylabel="held-out NLL, nats", ylim=(0, 0.2))
     plt.legend()
     plt.savefig("choose_temperature.png", dpi=150)
 
