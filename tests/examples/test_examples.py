@@ -36,7 +36,7 @@ def test_a_script_fits_a_page_and_stands_alone(path):
 
 def numbers(line):
     """All in a line of output, percents as shares."""
-    found = re.findall(r"(-?\d+\.?\d*(?:e-?\d+)?) ?(%?)", line)
+    found = re.findall(r"(-?\d+\.?\d*(?:e[+-]?\d+)?) ?(%?)", line)
     return [float(number) / (100 if percent else 1) for number, percent in found]
 
 
