@@ -8,10 +8,6 @@ it as you would a learning rate, by the likelihood of data held out, and say so 
 Here on scikit-learn's digits, from a network trained by Adam; the test set is looked at once.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import keras
 import matplotlib
 
@@ -27,9 +23,8 @@ TEMPERATURES = (1.0, 0.1, 0.01)
 
 
 def network():
-    return keras.Sequential(
-        [keras.Input((64,)), keras.layers.Dense(100, "relu"), keras.layers.Dense(10)]
-    )
+    layers = [keras.Input((64,)), keras.layers.Dense(100, "relu"), keras.layers.Dense(10)]
+    return keras.Sequential(layers)
 
 
 def sample(temperature, start, x, y):
@@ -37,9 +32,10 @@ def sample(temperature, start, x, y):
     model = network()
     model.set_weights(start)
     prior = kl.priors.FanInNormal(50)
-    model.compile(kl.SGLD(num_data=len(x), temperature=temperature, prior=prior), LOSS)
-    sampler = kl.PosteriorSampler(burn_in=20)
-    model.fit(x, y, batch_size=32, epochs=70, callbacks=[sampler], verbose=0)
+    optimizer = kl.RMSPropLangevin(num_data=len(x), temperature=temperature, prior=prior)
+    model.compile(optimizer, LOSS)
+    sampler = kl.PosteriorSampler(burn_in=50)
+    model.fit(x, y, batch_size=32, epochs=150, callbacks=[sampler], verbose=0)
     return sampler.ensemble()
 
 
@@ -71,10 +67,9 @@ def main():
 
     plt.semilogx(list(held_out), list(held_out.values()), "o-", label="posterior")
     plt.axhline(nll(adam, x_held, y_held), color="gray", label="Adam")
-    plt.gca().set(xlabel="temperature", ylabel="held-out NLL, nats", ylim=(0, None))
+    plt.gca().set(xlabel="temperature", ylabel="held-out NLL, nats", ylim=(0, 0.2))
     plt.legend()
     plt.savefig("choose_temperature.png", dpi=150)
-    print("Figure choose_temperature.png")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,6 @@ that its 90 % intervals should hold 90 % of the patients it has not seen; those 
 trained by Adam hold fewer. Saves a figure of the bands on one input alone.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import keras
 import matplotlib
 
@@ -71,7 +67,6 @@ def main():
     axes = kl.plotting.predictive_band(bmi, uncertainty, data=(x[:, 2], y[:, 0]), quantiles=LEVELS)
     axes.set(xlabel="body mass index, standardised", ylabel="progression, standardised")
     plt.savefig("regression_bands.png", dpi=150)
-    print("Figure regression_bands.png")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,8 @@ for bit, because noise and batches are functions of the epoch and nothing else.
 """
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np

@@ -9,10 +9,6 @@ where they are, and it burns in for some epochs so that the spread around them c
 how well doubt tells digits from images that are none, digits with their pixels shuffled.
 """
 
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import tempfile
 from pathlib import Path
 
