@@ -600,7 +600,7 @@ def generators_not_restored(change):
     change("storage.training_checkpoint:set_random_state", instead(lambda arrays: None))
 
 
-@mutant("sampling/test_posterior_sampler.py")
+@mutant("sampling/test_sampling_schedule.py")
 def first_sample_too_early(change):
     def make(includes):
         return lambda self, position: includes(self, position + 1)
