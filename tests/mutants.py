@@ -506,7 +506,7 @@ def cross_moments_doubled(change):
 
 # ------------------------------------------------------------------- families, ensembles
 
-PREDICTIVE = ("predictive", "ensemble/test_ensemble.py")
+PREDICTIVE = ("predictive", "ensemble/test_ensemble.py", "ensemble/test_ensemble_evaluation.py")
 
 
 @mutant(*PREDICTIVE)

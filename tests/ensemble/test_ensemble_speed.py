@@ -71,41 +71,54 @@ def assert_same(predictions, expected):
 # ------------------------------------------------------------------------- prediction
 
 
-@pytest.mark.parametrize("member_batch_size", [1, 3])
-def test_every_batch_size_gives_what_a_loop_over_members_gives(member_batch_size):
+@pytest.fixture(autouse=True)
+def fresh_session():
+    """The module's ensemble lives on."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module")
+def members():
+    """A model and its samples."""
     model = two_outputs()
-    samples = draw(model)
-    expected = loop(model, samples, X)
-    ensemble = ensemble_of(model, samples, member_batch_size=member_batch_size)
+    return model, draw(model)
+
+
+@pytest.fixture(scope="module")
+def at_once(members):
+    """The ensemble of all members at once; only read."""
+    return ensemble_of(*members)
+
+
+@pytest.mark.parametrize("member_batch_size", [1, 3])
+def test_every_batch_size_gives_what_a_loop_over_members_gives(members, member_batch_size):
+    expected = loop(*members, X)
+    ensemble = ensemble_of(*members, member_batch_size=member_batch_size)
     for batch_size in (None, 32):
         assert_same(ensemble.predict(X, batch_size, verbose=0), expected)
     assert_same(ensemble.predict(X.astype("float64"), verbose=0), expected)
     assert_same(ensemble.predict(X, steps=3, verbose=0), expected)
-    members = ensemble.predict_members(X, verbose=0)
-    assert members[0].shape == (MEMBERS, EXAMPLES, 3)
-    assert_same([m.mean(0) for m in members], expected)
+    predictions = ensemble.predict_members(X, verbose=0)
+    assert predictions[0].shape == (MEMBERS, EXAMPLES, 3)
+    assert_same([p.mean(0) for p in predictions], expected)
 
 
-def test_a_wrong_member_is_noticed(monkeypatch):
-    model = two_outputs()
-    samples = draw(model)
-    expected = loop(model, samples, X)
+def test_a_wrong_member_is_noticed(members, monkeypatch):
+    expected = loop(*members, X)
     right = StackedMembers._outputs_of
     monkeypatch.setattr(
         StackedMembers,
         "_outputs_of",
         lambda self, inputs, start, size: right(self, inputs, 0, size),
     )
-    ensemble = ensemble_of(model, samples, member_batch_size=1)
+    ensemble = ensemble_of(*members, member_batch_size=1)
     with pytest.raises(AssertionError):
         assert_same(ensemble.predict(X, verbose=0), expected)
 
 
-def test_evaluate_does_not_depend_on_the_batch_size():
-    model = two_outputs()
-    ensemble = ensemble_of(model, draw(model))
+def test_evaluate_does_not_depend_on_the_batch_size(at_once):
     y = [RNG.integers(0, 3, EXAMPLES), RNG.normal(size=(EXAMPLES, 1)).astype("float32")]
-    losses = [ensemble.evaluate(X, y, batch_size=b, verbose=0) for b in (None, 32)]
+    losses = [at_once.evaluate(X, y, batch_size=b, verbose=0) for b in (None, 32)]
     np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
 
 
@@ -123,9 +136,8 @@ class CountedCalls:
         monkeypatch.setattr(keras.Model, "predict", predict)
 
 
-def test_silent_arrays_need_no_data_set(monkeypatch):
-    model = two_outputs()
-    ensemble = ensemble_of(model, draw(model))
+def test_silent_arrays_need_no_data_set(at_once, monkeypatch):
+    ensemble = at_once
     expected = [ensemble.predict(X, size) for size in (None, 20)]
     calls = CountedCalls(monkeypatch)
     for size, outputs in zip((None, 20), expected, strict=True):
@@ -143,10 +155,8 @@ def test_silent_arrays_need_no_data_set(monkeypatch):
     assert calls.batch_sizes == [50, None]
 
 
-def test_several_devices_share_the_batches_of_a_data_set(monkeypatch):
-    model = two_outputs()
-    samples = draw(model)
-    ensemble = ensemble_of(model, samples)
+def test_several_devices_share_the_batches_of_a_data_set(members, monkeypatch):
+    ensemble = ensemble_of(*members)
     calls = CountedCalls(monkeypatch)
     if keras.backend.backend() == "jax":
         monkeypatch.setattr(keras.distribution, "distribution", lambda: object())
