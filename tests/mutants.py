@@ -505,7 +505,7 @@ def cross_moments_doubled(change):
 
 # ------------------------------------------------------------------- families, ensembles
 
-PREDICTIVE = ("predictive", "ensemble/test_ensemble.py")
+PREDICTIVE = ("predictive", "ensemble/test_ensemble.py", "ensemble/test_ensemble_evaluation.py")
 
 
 @mutant(*PREDICTIVE)
@@ -626,7 +626,7 @@ def generators_not_restored(change):
     change("storage.training_checkpoint:set_random_state", instead(lambda arrays: None))
 
 
-@mutant("sampling/test_posterior_sampler.py")
+@mutant("sampling/test_sampling_schedule.py")
 def first_sample_too_early(change):
     def make(includes):
         return lambda self, position: includes(self, position + 1)

@@ -206,6 +206,7 @@ def test_tfp_is_refused_without_tensorflow():
         priors.get(LooksLikeTFP())
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow only")
 def test_tfp_distribution():
     import tensorflow_probability as tfp
@@ -228,6 +229,7 @@ def test_tfp_distribution():
         priors.get(tfp.distributions.MultivariateNormalDiag([0.0, 1.0]))
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow only")
 def test_tfp_distribution_inside_fit():
     """The same path as the prior of this package, compiled."""

@@ -129,6 +129,7 @@ def test_expected_calibration_error_equals_a_slow_loop(probabilities, labels, nu
     assert error == pytest.approx(expected)
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TFP needs TensorFlow")
 def test_tensorflow_probability_agrees(logits, probabilities, labels):
     logits, labels = logits.astype("float32"), labels.astype("int32")

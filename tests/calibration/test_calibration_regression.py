@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 from targets.rows import every_row
+from targets.tiers import imports_tensorflow
 
 from keras_langevin import calibration
 
@@ -125,6 +126,7 @@ def test_targets_of_several_numbers_are_scored_one_by_one(mixture):
     np.testing.assert_array_equal(pit.ravel(), calibration.probability_integral_transform(*mixture))
 
 
+@imports_tensorflow
 def test_tensorflow_probability_agrees(mixture):
     mean, stddev, y = mixture
     with warnings.catch_warnings():

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from targets.tiers import imports_tensorflow
 
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.losses import GaussianNLL
@@ -22,9 +23,12 @@ pytestmark = [
     # np.array(tensor, copy=False) in Keras' own torch backend.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
 ]
-writes_saved_models = pytest.mark.skipif(
-    BACKEND == "torch", reason="Keras writes SavedModels on TensorFlow and JAX"
-)
+
+
+def writes_saved_models(test):
+    reason = "Keras writes SavedModels on TensorFlow and JAX"
+    return pytest.mark.skipif(BACKEND == "torch", reason=reason)(imports_tensorflow(test))
+
 
 # Loads a SavedModel and prints, for each batch size, what both endpoints return.
 LOADER = """

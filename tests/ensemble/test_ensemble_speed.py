@@ -1,19 +1,23 @@
 """Fast ways to predict and to store samples give what the slow ways give."""
 
+import contextlib
 import tracemalloc
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+from cases import JIT_IF_NEEDED
 from keras import layers
 from scipy import special
+from targets.restartable import restartable
 
 import keras_langevin as kl
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.ensemble.stacked_members import StackedMembers
 from keras_langevin.storage import training_checkpoint
 from keras_langevin.storage.array_file import write_arrays
+from keras_langevin.storage.training_checkpoint import TrainingCheckpoint
 from keras_langevin.weights import named_weights
 
 pytestmark = [
@@ -67,41 +71,54 @@ def assert_same(predictions, expected):
 # ------------------------------------------------------------------------- prediction
 
 
-@pytest.mark.parametrize("member_batch_size", [1, 3])
-def test_every_batch_size_gives_what_a_loop_over_members_gives(member_batch_size):
+@pytest.fixture(autouse=True)
+def fresh_session():
+    """The module's ensemble lives on."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module")
+def members():
+    """A model and its samples."""
     model = two_outputs()
-    samples = draw(model)
-    expected = loop(model, samples, X)
-    ensemble = ensemble_of(model, samples, member_batch_size=member_batch_size)
+    return model, draw(model)
+
+
+@pytest.fixture(scope="module")
+def at_once(members):
+    """The ensemble of all members at once; only read."""
+    return ensemble_of(*members)
+
+
+@pytest.mark.parametrize("member_batch_size", [1, 3])
+def test_every_batch_size_gives_what_a_loop_over_members_gives(members, member_batch_size):
+    expected = loop(*members, X)
+    ensemble = ensemble_of(*members, member_batch_size=member_batch_size)
     for batch_size in (None, 32):
         assert_same(ensemble.predict(X, batch_size, verbose=0), expected)
     assert_same(ensemble.predict(X.astype("float64"), verbose=0), expected)
     assert_same(ensemble.predict(X, steps=3, verbose=0), expected)
-    members = ensemble.predict_members(X, verbose=0)
-    assert members[0].shape == (MEMBERS, EXAMPLES, 3)
-    assert_same([m.mean(0) for m in members], expected)
+    predictions = ensemble.predict_members(X, verbose=0)
+    assert predictions[0].shape == (MEMBERS, EXAMPLES, 3)
+    assert_same([p.mean(0) for p in predictions], expected)
 
 
-def test_a_wrong_member_is_noticed(monkeypatch):
-    model = two_outputs()
-    samples = draw(model)
-    expected = loop(model, samples, X)
+def test_a_wrong_member_is_noticed(members, monkeypatch):
+    expected = loop(*members, X)
     right = StackedMembers._outputs_of
     monkeypatch.setattr(
         StackedMembers,
         "_outputs_of",
         lambda self, inputs, start, size: right(self, inputs, 0, size),
     )
-    ensemble = ensemble_of(model, samples, member_batch_size=1)
+    ensemble = ensemble_of(*members, member_batch_size=1)
     with pytest.raises(AssertionError):
         assert_same(ensemble.predict(X, verbose=0), expected)
 
 
-def test_evaluate_does_not_depend_on_the_batch_size():
-    model = two_outputs()
-    ensemble = ensemble_of(model, draw(model))
+def test_evaluate_does_not_depend_on_the_batch_size(at_once):
     y = [RNG.integers(0, 3, EXAMPLES), RNG.normal(size=(EXAMPLES, 1)).astype("float32")]
-    losses = [ensemble.evaluate(X, y, batch_size=b, verbose=0) for b in (None, 32)]
+    losses = [at_once.evaluate(X, y, batch_size=b, verbose=0) for b in (None, 32)]
     np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
 
 
@@ -119,9 +136,8 @@ class CountedCalls:
         monkeypatch.setattr(keras.Model, "predict", predict)
 
 
-def test_silent_arrays_need_no_data_set(monkeypatch):
-    model = two_outputs()
-    ensemble = ensemble_of(model, draw(model))
+def test_silent_arrays_need_no_data_set(at_once, monkeypatch):
+    ensemble = at_once
     expected = [ensemble.predict(X, size) for size in (None, 20)]
     calls = CountedCalls(monkeypatch)
     for size, outputs in zip((None, 20), expected, strict=True):
@@ -139,10 +155,8 @@ def test_silent_arrays_need_no_data_set(monkeypatch):
     assert calls.batch_sizes == [50, None]
 
 
-def test_several_devices_share_the_batches_of_a_data_set(monkeypatch):
-    model = two_outputs()
-    samples = draw(model)
-    ensemble = ensemble_of(model, samples)
+def test_several_devices_share_the_batches_of_a_data_set(members, monkeypatch):
+    ensemble = ensemble_of(*members)
     calls = CountedCalls(monkeypatch)
     if keras.backend.backend() == "jax":
         monkeypatch.setattr(keras.distribution, "distribution", lambda: object())
@@ -194,54 +208,64 @@ def test_batches_are_large_where_that_takes_little_memory():
 # ------------------------------------------------------------------------------ memory
 
 
-def wide_model():
-    model = keras.Sequential([keras.Input((500,)), *[layers.Dense(500) for _ in range(8)]])
-    model.compile(optimizer=kl.SGHMC(learning_rate=1e-6, num_data=100), loss="mse")
-    model.optimizer.build(model.trainable_variables)
+@restartable
+def wide_model(optimizer):
+    model = keras.Sequential([keras.Input((300,)), *[layers.Dense(300) for _ in range(6)]])
+    model.compile(optimizer=optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     return model
 
 
-def peak_copies(model, function):
-    """Most NumPy memory in use during the call, in copies of the model's weights."""
-    tracemalloc.start()
-    try:
-        function()
-        return tracemalloc.get_traced_memory()[1] / (4 * model.count_params())
-    finally:
+class PeakMemory(contextlib.AbstractContextManager):
+    """Most NumPy memory in use inside it, in copies of the model's weights."""
+
+    def __init__(self, model):
+        self.size = 4 * model.count_params()
+
+    def __enter__(self):
+        tracemalloc.start()
+        return self
+
+    def __exit__(self, *error):
+        self.copies = tracemalloc.get_traced_memory()[1] / self.size
         tracemalloc.stop()
 
 
-def test_storing_a_sample_copies_the_weights_once(tmp_path):
-    model = wide_model()
-    sampler = kl.PosteriorSampler(0, directory=tmp_path / "run")
-    sampler.set_model(model)
-    store = sampler.samples
+def peak_of_storing(folder):
+    """In a sampler's part of the second step: nothing is done for the first time."""
+    model = wide_model("sgd")
+    peak = PeakMemory(model)
+    before = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: peak.__enter__())
+    after = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: peak.__exit__())
+    sampler = kl.PosteriorSampler(0, unit="step", directory=folder)
+    x = np.ones((2, 300), "float32")
+    model.fit(x, x, batch_size=1, callbacks=[before, sampler, after], verbose=0)
+    assert len(sampler.samples) == 2
+    return peak.copies
 
-    def twice():
-        sample = sampler._draw(2)
-        store.append(kl.Sample(sample, **sample.facts))
 
-    store.append(sampler._draw(1))
-    assert peak_copies(model, lambda: store.append(sampler._draw(1))) < 1.5
-    assert peak_copies(model, twice) > 1.9
-    kernel = model.layers[0].kernel
-    before = keras.ops.convert_to_numpy(kernel)
-    sample = sampler._draw(3)
-    kernel.assign(kernel + 1)
-    np.testing.assert_array_equal(sample[kernel.path], before)
+def test_storing_a_sample_copies_the_weights_once(tmp_path, monkeypatch):
+    assert peak_of_storing(tmp_path / "once") < 1.5
+    append = kl.SampleStore.append
+    monkeypatch.setattr(
+        kl.SampleStore,
+        "append",
+        lambda store, sample: append(store, kl.Sample(sample, **sample.facts)),
+    )
+    assert peak_of_storing(tmp_path / "twice") > 1.9
 
 
 def test_a_checkpoint_is_written_weight_by_weight(tmp_path, monkeypatch):
-    model = wide_model()
-    sampler = kl.PosteriorSampler(0, directory=tmp_path / "run")
-    sampler.set_model(model)
+    model = wide_model(kl.SGHMC(1e-6, num_data=100))
+    checkpoint = TrainingCheckpoint(tmp_path)
 
-    def save():
-        sampler._checkpoint.save(model, 1, 1)
+    def peak():
+        with PeakMemory(model) as peak:
+            checkpoint.save(model, 1, 1)
+        return peak.copies
 
-    save()
-    assert peak_copies(model, save) < 0.6
+    peak()
+    assert peak() < 0.6
     monkeypatch.setattr(
         training_checkpoint, "write_arrays", lambda path, a: write_arrays(path, list(a))
     )
-    assert peak_copies(model, save) > 1.9  # weights and momenta
+    assert peak() > 1.9  # weights and momenta

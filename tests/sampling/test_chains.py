@@ -14,10 +14,10 @@ from keras import layers
 from keras_langevin import diagnostics
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.losses import GaussianNLL
-from keras_langevin.optimizers import SGLD
+from keras_langevin.optimizers import SGLD, DOPLangevin
 from keras_langevin.sampling.chains import ChainError, sample_chains
 from keras_langevin.sampling.posterior_sampler import PosteriorSampler
-from keras_langevin.statistics import track_statistics
+from keras_langevin.statistics import is_tracked, track_statistics
 from keras_langevin.storage.sample import Sample
 from keras_langevin.weights import named_weights
 
@@ -228,13 +228,15 @@ def test_a_network_that_cannot_be_sent_is_passed(build, reason):
 
 @pytest.mark.parametrize("executor", [None, Pickling()])
 def test_a_network_is_sent_without_its_statistics_and_optimizer(executor):
-    class Optimizer(keras.optimizers.SGD):  # cannot be found by its name
-        statistics = "diagonal"
+    class Optimizer(DOPLangevin):  # cannot be found by its name
+        pass
 
     def tracked(chain):
         model, samples = drawn(chain)
-        model.compile(Optimizer(), loss=GaussianNLL(stddev=0.1))
-        return track_statistics(model, model.optimizer), samples
+        model.compile(Optimizer(0.1, num_data=64), loss=GaussianNLL(stddev=0.1))
+        track_statistics(model, model.optimizer)
+        assert is_tracked(model)
+        return model, samples
 
     assert_joined(sample_chains(tracked, 2, executor, verbose=0), apart(drawn, 2))
 

@@ -153,6 +153,7 @@ def test_keras_callbacks_see_it(tmp_path):
     assert (tmp_path / "best.weights.h5").exists()
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorBoard is TensorFlow's")
 def test_tensorboard_shows_it(tmp_path):
     pytest.importorskip("tensorboard")
