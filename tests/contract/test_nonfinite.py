@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from cases import SAMPLER, WITH_VARIANTS
+from cases import SAMPLER, WITH_VARIANTS, each
 from keras import ops
 from targets.gaussian_chain import GaussianChain
 from targets.rows import every_row
@@ -18,18 +18,7 @@ ACTIONS = ("raise", "skip", "rollback")
 
 
 CASES = [case for case in WITH_VARIANTS if not case.needs_data]
-every_sampler = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(
-            case,
-            id=case.name,
-            # The others compile slowly.
-            marks=() if BACKEND == "jax" or case.stands_for_others else law,
-        )
-        for case in CASES
-    ],
-)
+every_sampler = each(CASES, ("SGHMC", "SMILE"))
 
 
 class Faults(keras.layers.Layer):
