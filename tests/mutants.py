@@ -114,12 +114,12 @@ def prior_forgotten(change):
     change(f"{BASE}.add_prior", instead(lambda self, values, gradients: gradients))
 
 
-@mutant(CONTRACT, "contract/test_optimizer_options.py", chosen="noise")
+@mutant(CONTRACT, chosen="noise_alone")
 def temperature_ignored(change):
     change(f"{BASE}.step_temperature", instead(lambda self: 1.0))
 
 
-@mutant("contract/test_nonfinite.py", chosen="bad_steps or leave_everything")
+@mutant("contract/test_nonfinite.py", chosen="bad_steps and (SGLD or QDOP)")
 def bad_steps_taken(change):
     change(f"{BASE}.accept", instead(lambda self, results: results))
 
@@ -195,17 +195,17 @@ def inverse_for_its_root(change):
     )
 
 
-@mutant(CONTRACT, chosen="inverse_metric")
+@mutant(CONTRACT, chosen="inverse_metric and QDOP")
 def uncentred_noise(change):
     with_blocks(change, OUTER_PRODUCT, "sample", uncentred)
 
 
-@mutant(CONTRACT, chosen="inverse_metric")
+@mutant(CONTRACT, chosen="inverse_metric and QDOP")
 def diagonal_drift(change):
     with_blocks(change, OUTER_PRODUCT, "solve", lambda *block: without_shear(*uncentred(*block)))
 
 
-@mutant(CONTRACT, chosen="inverse_metric or noise_alone")
+@mutant(CONTRACT, chosen="inverse_metric and QDOP")
 def displacement_with_half_the_noise(change):
     def make(displacement):
         def halved(self, metric, slopes, rate, normals, noise_scale):
@@ -219,13 +219,13 @@ def displacement_with_half_the_noise(change):
 BNP = ("preconditioners/test_batch_normalization_metric.py", CONTRACT)
 
 
-@mutant(*BNP, chosen="inverse_metric or dense_matrices")
+@mutant(*BNP, chosen="(inverse_metric and BNP) or dense_matrices")
 def identity_noise(change):
     in_parts(change, INPUTS)
     change(f"{INPUTS}.sample", instead(lambda self, metric, normals: list(normals)))
 
 
-@mutant(CONTRACT, chosen="inverse_metric")
+@mutant(CONTRACT, chosen="inverse_metric and BNP")
 def root_of_the_diagonal(change):
     """Noise with the variances of C and without its covariances."""
     from keras import ops
@@ -244,7 +244,7 @@ def root_of_the_diagonal(change):
     change(f"{INPUTS}.sample", instead(sample))
 
 
-@mutant(*BNP, chosen="inverse_metric or dense_matrices")
+@mutant(*BNP, chosen="(inverse_metric and BNP) or dense_matrices")
 def shear_of_inputs_omitted(change):
     with_blocks(change, INPUTS, "sample", without_shear)
 
@@ -266,7 +266,7 @@ def variance_between_batches_forgotten(change):
     change(f"{INPUTS}.averages", make)
 
 
-@mutant("preconditioners/test_fisher_correction.py")
+@mutant("preconditioners/test_fisher_correction.py", chosen="flux or agree")
 def fisher_correction_turned_round(change):
     def make(correction):
         return lambda *args, **kwargs: [-k for k in correction(*args, **kwargs)]
@@ -281,7 +281,7 @@ SGHMC = "optimizers.sghmc:SGHMC"
 OF_SGHMC = "optimizers/test_sghmc.py"
 
 
-@mutant(OF_SGHMC, chosen="law or covariance")
+@mutant(OF_SGHMC, chosen="large_step")
 def ornstein_uhlenbeck_noise_with_euler(change):
     """T(1−β²), the noise of "baoab", with both."""
 
@@ -295,7 +295,7 @@ def ornstein_uhlenbeck_noise_with_euler(change):
     change(f"{SGHMC}.noise_variance", make)
 
 
-@mutant(OF_SGHMC, chosen="law or covariance")
+@mutant(OF_SGHMC, chosen="large_step")
 def root_two_missing_in_momenta(change):
     def make(noise_variance):
         return lambda self, *args: 0.5 * noise_variance(self, *args)
@@ -303,7 +303,7 @@ def root_two_missing_in_momenta(change):
     change(f"{SGHMC}.noise_variance", make)
 
 
-@mutant(OF_SGHMC, chosen="law or covariance")
+@mutant(OF_SGHMC, chosen="large_step")
 def momentum_applied_twice(change):
     def make(advance):
         return lambda self, r, kick, β, noise: advance(self, β * r, kick, β, noise)
@@ -326,7 +326,7 @@ def noise_reduced_for_the_momentum_alone(change):
     change(f"{SGHMC}.noise_variance", make)
 
 
-@mutant(OF_SGHMC, chosen="covariance or transpose or whiten")
+@mutant(OF_SGHMC, chosen="transpose and QuasiDiagonalOuter")
 def factor_for_its_transpose(change):
     change(
         f"{OUTER_PRODUCT}.whiten",
@@ -334,7 +334,7 @@ def factor_for_its_transpose(change):
     )
 
 
-@mutant(OF_SGHMC, chosen="law")
+@mutant(OF_SGHMC, chosen="that_changes")
 def stored_velocity(change):
     """h r is kept in the place of r, and not rescaled when h changes."""
     kept = {}
@@ -374,17 +374,17 @@ def slopes_times(change, factor):
     change(f"{SMILE}._slopes", make)
 
 
-@mutant("laws/test_simulation_based_calibration.py", OF_SMILE, chosen="SMILE or gaussian or width")
+@mutant(OF_SMILE, chosen="num_data_sets")
 def slope_of_the_mean_loss(change):
     slopes_times(change, lambda self: 1.0 / self.num_data)
 
 
-@mutant(OF_SMILE, chosen="gaussian or trajectory")
+@mutant(OF_SMILE, chosen="trajectory or exact_gradients")
 def slope_turned_round(change):
     slopes_times(change, lambda self: -1.0)
 
 
-@mutant(OF_SMILE, chosen="gaussian or trajectory")
+@mutant(OF_SMILE, chosen="trajectory or exact_gradients")
 def kicks_twice_as_long(change):
     def make(finish):
         def changed(self, direction, force, step_size):
@@ -395,7 +395,7 @@ def kicks_twice_as_long(change):
     change(f"{SMILE}._finish", make)
 
 
-@mutant(OF_SMILE, chosen="preconditio")
+@mutant(OF_SMILE, chosen="change_of_coordinates")
 def scale_in_the_drift_alone(change):
     calls = []
 
@@ -415,7 +415,7 @@ NATURAL = "optimizers.natural_gradient:NaturalGradient"
 OF_NATURAL = "optimizers/test_natural_gradient.py"
 
 
-@mutant(OF_NATURAL, chosen="law or temperature")
+@mutant(OF_NATURAL, chosen="damping_lowers")
 def noise_of_damping_not_completed(change):
     def displacement(self, slopes, metric, learning_rate):
         return [-learning_rate * d for d in self.preconditioner.solve(metric, slopes)]
@@ -423,7 +423,7 @@ def noise_of_damping_not_completed(change):
     change(f"{NATURAL}.displacement", instead(displacement))
 
 
-@mutant(OF_NATURAL, chosen="law or temperature")
+@mutant(OF_NATURAL, chosen="damping_lowers")
 def noise_besides_that_of_minibatches(change):
     def make(displacement):
         def changed(self, slopes, metric, learning_rate):
@@ -447,32 +447,32 @@ def of_step(change, method, shift):
     change(f"{CYCLE}.{method}", lambda original: lambda self, step: original(self, step + shift))
 
 
-@mutant(OF_SCHEDULES)
+@mutant(OF_SCHEDULES, chosen="papers or script")
 def rate_of_the_next_step(change):
     of_step(change, "__call__", 1)
 
 
-@mutant(OF_SCHEDULES)
+@mutant(OF_SCHEDULES, chosen="papers or script or exact_shares or every_step")
 def phase_of_the_next_step(change):
     of_step(change, "is_sampling", 1)
 
 
-@mutant(OF_SCHEDULES)
+@mutant(OF_SCHEDULES, chosen="papers or script or exact_shares or every_step")
 def phase_of_the_step_before(change):
     of_step(change, "is_sampling", -1)
 
 
-@mutant(OF_SCHEDULES)
+@mutant(OF_SCHEDULES, chosen="papers or script or exact_shares or every_step")
 def noise_always(change):
     change(f"{CYCLE}.is_sampling", instead(lambda self, step: step >= 0))
 
 
-@mutant(OF_SCHEDULES)
+@mutant(OF_SCHEDULES, chosen="papers or script or exact_shares or every_step")
 def noise_never(change):
     change(f"{CYCLE}.is_sampling", instead(lambda self, step: step < 0))
 
 
-@mutant(OF_SCHEDULES)
+@mutant(OF_SCHEDULES, chosen="papers or script")
 def longer_cycle(change):
     def make(init):
         def changed(self, initial_learning_rate, cycle_steps, exploration=0.5):
@@ -486,7 +486,7 @@ def longer_cycle(change):
 # ------------------------------------------------------------------------------ statistics
 
 
-@mutant("backends/test_mixed_precision.py", chosen="law and QDOP")
+@mutant("backends/test_mixed_precision.py", chosen="test_the_law and QDOP and float16")
 def loss_scale_kept(change):
     change("keras_internals.optimizer:_loss_scale", instead(lambda *args: 1.0))
 
@@ -508,7 +508,7 @@ def cross_moments_doubled(change):
 PREDICTIVE = ("predictive", "ensemble/test_ensemble.py", "ensemble/test_ensemble_evaluation.py")
 
 
-@mutant(*PREDICTIVE)
+@mutant(*PREDICTIVE, chosen="test_predictive or uncertainty or evaluate")
 def density_without_the_scale(change):
     def make(density):
         def changed(y, mean, log_stddev):
@@ -519,7 +519,7 @@ def density_without_the_scale(change):
     change("predictive.gaussian:gaussian_log_densities", make)
 
 
-@mutant(*PREDICTIVE)
+@mutant(*PREDICTIVE, chosen="test_predictive or uncertainty or evaluate")
 def probabilities_of_half_the_logits(change):
     def make(parameters):
         return lambda self, outputs: parameters(self, 0.5 * outputs)
@@ -527,7 +527,7 @@ def probabilities_of_half_the_logits(change):
     change("predictive.categorical:Categorical.parameters", make)
 
 
-@mutant(*PREDICTIVE)
+@mutant(*PREDICTIVE, chosen="test_predictive or uncertainty or evaluate")
 def log_of_the_mean_of_logs(change):
     """The mean log density in the place of the log of the mean density."""
     from keras import ops
@@ -536,7 +536,7 @@ def log_of_the_mean_of_logs(change):
         change(f"predictive.{module}:log_mean_exp", instead(lambda x: ops.mean(x, axis=0)))
 
 
-@mutant(*PREDICTIVE)
+@mutant(*PREDICTIVE, chosen="test_predictive or uncertainty or evaluate")
 def epistemic_variance_forgotten(change):
     def make(uncertainty):
         def changed(self, outputs, quantiles):
@@ -548,7 +548,7 @@ def epistemic_variance_forgotten(change):
     change("predictive.gaussian:_GaussianFamily.uncertainty", make)
 
 
-@mutant("ensemble/test_ensemble.py")
+@mutant("ensemble/test_ensemble.py", chosen="averaged_and_not_logits or any_number")
 def mean_of_logits(change):
     from keras import ops
 
@@ -609,7 +609,7 @@ def torn_writes_accepted(change):
         change(f"storage.{module}:write_atomically", instead(write))
 
 
-@mutant("contract/test_exact_resume.py")
+@mutant("contract/test_exact_resume.py", chosen="within_epochs")
 def iterations_not_restored(change):
     def make(restore):
         def changed(self, model):
@@ -621,7 +621,7 @@ def iterations_not_restored(change):
     change("storage.training_checkpoint:TrainingCheckpoint.restore", make)
 
 
-@mutant("contract/test_exact_resume.py")
+@mutant("contract/test_exact_resume.py", chosen="within_epochs")
 def generators_not_restored(change):
     change("storage.training_checkpoint:set_random_state", instead(lambda arrays: None))
 

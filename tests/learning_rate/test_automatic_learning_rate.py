@@ -23,7 +23,7 @@ class Rates(keras.callbacks.Callback):
         self.values.append(rate(self.model))
 
 
-@slow_but_for(kl.SGLD, kl.QDOPLangevin)
+@slow_but_for(kl.QDOPLangevin)
 def test_auto_finds_a_stable_rate_and_keeps_it_after_burn_in(case):
     model, rates = compiled(sampler=case.sampler), Rates()
     limit = kl.diagnostics.step_size(model, *data(), batch_size=20).stability_limit

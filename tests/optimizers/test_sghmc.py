@@ -12,6 +12,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from cases import JIT_IF_NEEDED
 from keras import ops
 from targets.classification import compiled, data
 from targets.one_layer import JIT, SIGNS, NoLoss, dense, one_layer, run
@@ -438,7 +439,7 @@ def test_whitening_is_the_transpose_of_sampling(name):
     layers = [keras.layers.Dense(4, "tanh"), keras.layers.Dense(2, use_bias=False)]
     model = keras.Sequential([keras.Input((3,)), *layers])
     optimizer = SGHMC(1e-3, num_data=64, preconditioner=metric, seed=1)
-    model.compile(optimizer, loss="mse", run_eagerly=True)
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     kl.track_statistics(model, optimizer)
     x = np.random.default_rng(0).normal(2.0, 1.0, size=(64, 3)).astype("float32")
     y = x[:, :2]
