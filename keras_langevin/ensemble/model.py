@@ -142,6 +142,9 @@ class BayesianEnsembleModel(PredictiveModel):
                 for (name, weight), array in zip(named_weights(model).items(), arrays, strict=True)
             ]
         self.members = StackedMembers(own_copy(model), stacks, member_batch_size)
+        # So that Keras saves what is neither config nor weights, such as vocabularies; not through
+        # `__setattr__`, since the network's own weights are not the ensemble's.
+        self.__dict__["_member"] = self.members.network
         self.built = True
         metrics, weighted_metrics = metrics_of_probabilities(model, self.heads.families)
         self.compile(metrics=metrics, weighted_metrics=weighted_metrics)
