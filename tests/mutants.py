@@ -1,19 +1,17 @@
 """Deliberately wrong versions of the package, all of which the quick tests must refuse.
 
-    python tests/mutants.py [--only NAME ...] [--jobs 2]
+    python tests/mutants.py [--only NAME ...]
 
 runs for each the quick tests that are named beside it, on JAX, and prints whether they caught it
-and by how many failures. A run of pytest is one of a mutant with KERAS_LANGEVIN_MUTANT=NAME.
-`tests/test_mutants.py` tries that each can still be made, and runs one.
+and by how many failures. Any other run of pytest is one of a mutant with
+KERAS_LANGEVIN_MUTANT=NAME. `tests/test_mutants.py` tries that each can still be made, and runs two.
 """
 
 import argparse
-import concurrent.futures
 import dataclasses
 import importlib
+import json
 import os
-import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 QUICK = "not law and not fuzz and not slow"
+VARIABLE = "KERAS_LANGEVIN_MUTANT"  # read by `conftest.py`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +85,7 @@ LAW = "laws/test_stationary_law.py"
 CONTRACT = "contract/test_samplers.py"
 
 
-@mutant(LAW, CONTRACT)
+@mutant(LAW, CONTRACT, chosen="fixed_metric or noise_alone")
 def root_two_missing(change):
     def make(noise_scale):
         return lambda self, learning_rate: noise_scale(self, learning_rate) / 2**0.5
@@ -94,7 +93,7 @@ def root_two_missing(change):
     change(f"{LANGEVIN}.noise_scale", make)
 
 
-@mutant(LAW, CONTRACT)
+@mutant(LAW, CONTRACT, chosen="fixed_metric or noise_alone")
 def noise_that_repeats(change):
     def make(normals):
         return lambda self, shapes, iteration=None: normals(self, shapes, 0)
@@ -102,7 +101,7 @@ def noise_that_repeats(change):
     change(f"{BASE}.normals", make)
 
 
-@mutant(LAW, CONTRACT)
+@mutant(LAW, CONTRACT, chosen="fixed_metric or dead_input")
 def prior_not_divided_by_n(change):
     def add_prior(self, values, gradients):
         return [g - p.score(v) for p, v, g in zip(self._priors, values, gradients, strict=True)]
@@ -110,7 +109,7 @@ def prior_not_divided_by_n(change):
     change(f"{BASE}.add_prior", instead(add_prior))
 
 
-@mutant(LAW, CONTRACT)
+@mutant(LAW, CONTRACT, chosen="fixed_metric or dead_input")
 def prior_forgotten(change):
     change(f"{BASE}.add_prior", instead(lambda self, values, gradients: gradients))
 
@@ -177,17 +176,17 @@ def uncentred(schur, mean=None, moment=None):
     return schur + mean * mean * ops.reshape(moment, (1, -1)), mean, moment
 
 
-@mutant(LAW, CONTRACT)
+@mutant(LAW, CONTRACT, chosen="(fixed_metric or inverse_metric) and QDOP")
 def shear_sign_flipped(change):
     with_blocks(change, OUTER_PRODUCT, "sample", turned_round)
 
 
-@mutant(LAW, CONTRACT)
+@mutant(LAW, CONTRACT, chosen="(fixed_metric or inverse_metric) and QDOP")
 def shear_omitted(change):
     with_blocks(change, OUTER_PRODUCT, "sample", without_shear)
 
 
-@mutant(LAW, CONTRACT)
+@mutant(LAW, CONTRACT, chosen="(fixed_metric or inverse_metric) and QDOP")
 def inverse_for_its_root(change):
     in_parts(change, OUTER_PRODUCT)
     change(
@@ -492,7 +491,7 @@ def loss_scale_kept(change):
     change("keras_internals.optimizer:_loss_scale", instead(lambda *args: 1.0))
 
 
-@mutant("statistics/test_statistics.py", LAW)
+@mutant(LAW, CONTRACT, chosen="fixed_metric or stated_one")
 def cross_moments_doubled(change):
     def make(centred):
         def changed(block, batch):
@@ -643,40 +642,75 @@ def batches_that_return(change):
 # ------------------------------------------------------------------------------ the program
 
 
+class Counts:
+    """A plugin of pytest: how many tests passed and failed."""
+
+    def __init__(self):
+        self.passed, self.failed, self.first = 0, 0, ""
+
+    def pytest_runtest_logreport(self, report):
+        self.passed += report.when == "call" and report.passed
+        self.failed += report.failed
+        if report.failed and not self.first:
+            self.first = report.nodeid.partition("::")[2]
+
+
 def run(name):
-    """How many tests fail, how many pass, and the seconds that it took."""
-    one = MUTANTS[name]
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider"]
-    command += ["-m", QUICK, *(["-k", one.chosen] if one.chosen else [])]
-    environment = {"KERAS_BACKEND": "jax", **os.environ, "KERAS_LANGEVIN_MUTANT": name}
-    start = time.perf_counter()
-    done = subprocess.run(
-        [*command, *(str(TESTS / file) for file in one.files)],
-        capture_output=True,
-        text=True,
-        cwd=TESTS.parent,
-        env=environment,
-    )
-    last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
-    counts = {word: int(n) for n, word in re.findall(r"(\d+) (failed|passed|error)", last)}
-    if done.returncode not in (0, 1) or "error" in counts:
-        raise RuntimeError(f"{name}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return counts.get("failed", 0), counts.get("passed", 0), time.perf_counter() - start
+    """`(failed, passed, first, seconds)` of the tests of a mutant, in this very process."""
+    import pytest
+
+    one, counts, start = MUTANTS[name], Counts(), time.perf_counter()
+    os.environ[VARIABLE] = name
+    arguments = ["-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", QUICK]
+    arguments += ["-k", one.chosen] if one.chosen else []
+    code = pytest.main([*arguments, *(str(TESTS / file) for file in one.files)], [counts])
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise RuntimeError(f"{name}: pytest ends with {code!r}")
+    return counts.failed, counts.passed, counts.first, time.perf_counter() - start
+
+
+def forked(name):
+    """The same in a process that begins with everything imported, which takes most of the time."""
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        result = None
+        try:
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, 1)
+            os.dup2(silence, 2)
+            result = run(name)
+        finally:
+            with open(writer, "w") as file:
+                json.dump(result, file)
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as file:
+        result = json.load(file)
+    os.waitpid(child, 0)
+    if result is None:
+        raise RuntimeError(f"The tests of {name} could not be run.")
+    return result
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=MUTANTS, metavar="NAME")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
-    arguments = parser.parse_args()
+    names = parser.parse_args().only or list(MUTANTS)
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.chdir(TESTS.parent)
+    for module in ("keras_langevin", "pytest", "scipy.stats", "tensorflow"):
+        importlib.import_module(module)  # no computation: JAX must not have begun
+    print("| mutant | | failing | passing | the first that fails | s |")
+    print("|---|---|---:|---:|---|---:|", flush=True)
     missed = []
-    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        names = arguments.only or list(MUTANTS)
-        print("| mutant | | failing | passing | s |\n|---|---|---:|---:|---:|", flush=True)
-        for name, (failed, passed, seconds) in zip(names, pool.map(run, names), strict=True):
-            verdict = "caught" if failed else "NOT CAUGHT"
-            print(f"| {name} | {verdict} | {failed} | {passed} | {seconds:.0f} |", flush=True)
-            missed += [] if failed else [name]
+    for name in names:
+        failed, passed, first, seconds = forked(name)
+        verdict = "caught" if failed else "NOT CAUGHT"
+        print(f"| {name} | {verdict} | {failed} | {passed} | {first} | {seconds:.0f} |", flush=True)
+        missed += [] if failed else [name]
     print(f"{len(names) - len(missed)} of {len(names)} caught", *missed)
     sys.exit(bool(missed))
 

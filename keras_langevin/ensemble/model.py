@@ -141,10 +141,13 @@ class BayesianEnsembleModel(PredictiveModel):
                 )
                 for (name, weight), array in zip(named_weights(model).items(), arrays, strict=True)
             ]
-        self.members = StackedMembers(own_copy(model), stacks, member_batch_size)
+        network = own_copy(model)
         # So that Keras saves what is neither config nor weights, such as vocabularies; not through
         # `__setattr__`, since the network's own weights are not the ensemble's.
-        self.__dict__["_member"] = self.members.network
+        self.__dict__["_member"] = network
+        self.members = StackedMembers(network, stacks, member_batch_size)
+        if network is not model:
+            self.members.take_constants()
         self.built = True
         metrics, weighted_metrics = metrics_of_probabilities(model, self.heads.families)
         self.compile(metrics=metrics, weighted_metrics=weighted_metrics)
@@ -314,6 +317,10 @@ class BayesianEnsembleModel(PredictiveModel):
             "member_batch_size": self.member_batch_size,
             "chains": self.chains.tolist(),
         }
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        self.members.take_constants()
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

@@ -2,8 +2,8 @@
 
 import math
 
-from keras_langevin.diagnostics.lanczos import CurvatureProbe
 from keras_langevin.keras_internals import batches_of_fit
+from keras_langevin.learning_rate.curvature import CurvatureProbe
 from keras_langevin.learning_rate.limits import CURVATURE_BATCHES, measure, step_size
 from keras_langevin.learning_rate.warm_up import METRIC_BATCHES, fill_metric, of_one_size
 from keras_langevin.optimizers.snapshots import sampler_of

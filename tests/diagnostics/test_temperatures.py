@@ -414,7 +414,7 @@ def test_bad_arguments(chain):
         configurational_temperature(model, samples, X, Y, num_batches=0)
     with pytest.raises(ValueError, match=r"`batch_size` must be an integer >= 1"):
         configurational_temperature(model, samples, X, Y, batch_size=-1)
-    with pytest.raises(ValueError, match=r"has momenta.*SGLD, built"):
+    with pytest.raises(ValueError, match=r"with momenta.*SGLD, built"):
         kinetic_temperature(model.optimizer)
     with pytest.raises(ValueError, match="SGHMC, not built"):
         kinetic_temperature(SGHMC(0.1, num_data=N))

@@ -108,7 +108,7 @@ def one_weight(optimizer, gradient_noise=0.0, steps=560, burn_in=BURN_IN, chains
 def sghmc(share, cls=SGHMC, momentum=0.9, **arguments):
     """On the one weight, whose curvature is 1."""
     learning_rate = 2 * (1 + momentum) * share
-    return cls(learning_rate, N, momentum, prior=None, seed=1, **arguments)
+    return cls(learning_rate, num_data=N, momentum=momentum, prior=None, seed=1, **arguments)
 
 
 def law(scheme, share, momentum=0.9):
@@ -212,7 +212,7 @@ class StoredVelocity(SGHMC):
 @pytest.mark.parametrize("cls", [SGHMC, slow(StoredVelocity)])
 def test_law_with_a_learning_rate_that_changes(cls):
     learning_rate = 2 * 1.9 * 0.375
-    optimizer = cls(Alternating(learning_rate), N, 0.9, prior=None, seed=1)
+    optimizer = cls(Alternating(learning_rate), num_data=N, momentum=0.9, prior=None, seed=1)
     position, momentum = one_weight(optimizer)
     expected = law_of_alternating(learning_rate)
     assert expected[0] == pytest.approx(1.0, abs=0.01)
@@ -516,7 +516,7 @@ def test_the_logs_hold_the_kinetic_temperature(scheme):
     metric = preconditioners.RMSProp(epsilon=1e-4)
     optimizer = SGHMC(
         0.05,
-        100,
+        num_data=100,
         scheme=scheme,
         temperature=0.3,
         prior=kl.priors.Normal(2.0),
@@ -580,7 +580,6 @@ def test_auto_bounds_the_noise_of_minibatches():
         ({"scheme": "leapfrog"}, "`scheme` must be one of.*scheme='leapfrog'"),
         ({"noise_estimate": -1.0}, "`noise_estimate` must not be negative"),
         ({"noise_estimate": "fisher"}, '`noise_estimate` must be None.*"successive_differences"'),
-        ({"batch_size": 20}, "without momentum.*batch_size=20.*noise_estimate"),
         (
             {"preconditioner": preconditioners.RMSProp(divergence=True)},
             "divergence term.*divergence=True",
