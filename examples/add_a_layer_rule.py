@@ -71,8 +71,8 @@ print(f"Arrays measured: {len(errors)}")
 print(f"Largest relative error: {max(errors):.1e}")
 
 model.compile(kl.QDOPLangevin(num_data=len(x), temperature=0.1), loss)
-sampler = kl.PosteriorSampler(burn_in=20, thinning=2)
-model.fit(x, y, batch_size=100, epochs=60, verbose=0, callbacks=[sampler])
+sampler = kl.PosteriorSampler(burn_in=20)
+model.fit(x, y, batch_size=100, epochs=40, verbose=0, callbacks=[sampler])
 report = sampler.ensemble().report(x_test, y_test, verbose=0)
 print(f"Accuracy of the ensemble: {report['accuracy']:.3f}")
 for name in ("", "_of_members"):

@@ -55,8 +55,8 @@ target = {"num_data": len(x), "temperature": 0.1, "prior": kl.priors.FanInNormal
 keras.utils.set_random_seed(0)
 for dynamics in (kl.LangevinOptimizer, kl.SGHMC):
     model = network(dynamics("auto", preconditioner=ArrayFisher(), **target))
-    sampler = kl.PosteriorSampler(burn_in=20, thinning=2)
-    model.fit(x, y, batch_size=100, epochs=60, verbose=0, callbacks=[sampler])
+    sampler = kl.PosteriorSampler(burn_in=20)
+    model.fit(x, y, batch_size=100, epochs=40, verbose=0, callbacks=[sampler])
     ensemble = sampler.ensemble()
     report = ensemble.report(x_test, y_test, verbose=0)
     print(f"Accuracy by {dynamics.__name__}: {report['accuracy']:.3f}")

@@ -123,6 +123,10 @@ class FanInNormal(Prior):
     one channel, an embedding row one token. This is the default prior, with scale 10. In the
     MNIST study of `examples/` a 784-100-100-10 network underfits with 5 and does best with 20;
     with a thousand examples or fewer, 2 (as wide as the usual initial weights) is worth a try.
+
+    Args:
+        scale: Variance of a kernel's entries times the fan-in.
+        bias_stddev: Standard deviation of a vector's entries.
     """
 
     def __init__(self, scale=10.0, bias_stddev=1.0):
@@ -150,7 +154,12 @@ class FanInNormal(Prior):
 
 @_register
 class Laplace(Prior):
-    """p(θ) = exp(-|θ - mean| / scale) / (2 scale) on every entry: variance 2 scale²."""
+    """p(θ) = exp(-|θ - mean| / scale) / (2 scale) on every entry: variance 2 scale².
+
+    Args:
+        scale: Mean distance from the centre, in units of the weight.
+        mean: Centre.
+    """
 
     def __init__(self, scale=1.0, mean=0.0):
         self.scale = width("scale", scale)
@@ -171,7 +180,13 @@ class Laplace(Prior):
 
 @_register
 class StudentT(Prior):
-    """Student's t with `df` degrees of freedom: heavy tails, a few large weights allowed."""
+    """Student's t with `df` degrees of freedom: heavy tails, a few large weights allowed.
+
+    Args:
+        df: Degrees of freedom; 1 is the Cauchy distribution, many are a normal one.
+        scale: Width, in units of the weight.
+        mean: Centre.
+    """
 
     def __init__(self, df=4.0, scale=1.0, mean=0.0):
         self.df = width("df", df)
@@ -209,6 +224,10 @@ class HierarchicalNormal(Prior):
 
     (Marceau-Caron and Ollivier's released code, with its constructor slips mended). The
     variable learns its own scale; concentration = rate / v² expects precisions near 1/v².
+
+    Args:
+        concentration, rate: Of the Gamma distribution, whose mean is concentration / rate.
+        mean: Centre.
     """
 
     def __init__(self, concentration=1.0, rate=1.0, mean=0.0):
@@ -246,6 +265,11 @@ class TFPDistribution(Prior):
 
     Only on the TensorFlow backend, where the score is automatic differentiation. A model
     that holds it cannot be saved with its optimizer, since TFP distributions have no config.
+
+    Args:
+        distribution: The distribution of one number, in float32.
+
+    Example:
 
     >>> prior = kl.priors.TFPDistribution(tfp.distributions.Cauchy(0.0, 1.0))
     """
@@ -303,7 +327,12 @@ class TFPDistribution(Prior):
 
 
 def get(prior):
-    """A prior, a mapping of priors, a TFP distribution, or None, as given by the user."""
+    """The prior that the user's `prior=` stands for.
+
+    Args:
+        prior: A prior, a mapping from patterns of variable paths to priors, a TensorFlow
+            Probability distribution, or None for a flat prior.
+    """
     if prior is None:
         return Flat()
     if isinstance(prior, Prior):
@@ -330,7 +359,11 @@ def _check_pattern(pattern):
 
 @_register
 class ByPattern(Prior):
-    """The first pattern (a regular expression searched in the variable's path) decides."""
+    """The first pattern (a regular expression searched in the variable's path) decides.
+
+    Args:
+        priors: A mapping from patterns to priors.
+    """
 
     def __init__(self, priors):
         if not isinstance(priors, dict) or not priors:

@@ -43,8 +43,7 @@ For `model.compile(metrics=[...])` there are `BrierScore`, `ExpectedCalibrationE
 `ContinuousRankedProbabilityScore` and `IntervalCoverage`.
 
 >>> probabilities = ensemble.predict(x_test)
->>> kl.calibration.negative_log_likelihood(probabilities, y_test)
-0.0604
+>>> kl.calibration.negative_log_likelihood(probabilities, y_test)  # nats an example
 """
 
 from keras_langevin.calibration.classification import (

@@ -12,7 +12,13 @@ from keras_langevin.calibration.checks import checked_predictions
 
 
 class ReliabilityCurve(NamedTuple):
-    """What `reliability_curve` returns: three arrays, one entry per bin."""
+    """What `reliability_curve` returns: three arrays, one entry per bin.
+
+    Attributes:
+        confidence: Mean confidence of the examples in the bin.
+        accuracy: Share of them whose label is the predicted one.
+        count: How many there are.
+    """
 
     confidence: np.ndarray
     accuracy: np.ndarray

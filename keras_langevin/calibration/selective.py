@@ -12,7 +12,12 @@ from keras_langevin.calibration.checks import checked_same_shape, checked_scores
 
 
 class RiskCoverageCurve(NamedTuple):
-    """What `risk_coverage_curve` returns: two arrays, one entry per example."""
+    """What `risk_coverage_curve` returns: two arrays, one entry per example.
+
+    Attributes:
+        coverage: Share of the examples that are kept.
+        risk: Share of these that are wrong.
+    """
 
     coverage: np.ndarray
     risk: np.ndarray

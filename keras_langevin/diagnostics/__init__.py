@@ -8,12 +8,12 @@ from keras_langevin.diagnostics.ensemble_size import (
     enough_members,
     running_log_predictive_density,
 )
-from keras_langevin.diagnostics.lanczos import Curvature, curvature
 from keras_langevin.diagnostics.temperatures import (
     Temperature,
     configurational_temperature,
     kinetic_temperature,
 )
+from keras_langevin.learning_rate.curvature import Curvature, curvature
 from keras_langevin.learning_rate.limits import StepSize, step_size
 
 __all__ = [

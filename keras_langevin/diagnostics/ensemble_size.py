@@ -33,10 +33,12 @@ class RunningLogPredictiveDensity(NamedTuple):
 
 
 class EnoughMembers(NamedTuple):
-    """Attributes:
-    num_members: The smallest number from which on the curve stays within the tolerance.
-    is_rising: Whether more members than there are would gain more than the tolerance. What is
-        missing falls as 1/m: as much lies beyond M members as between M/2 and M.
+    """What `enough_members` returns.
+
+    Attributes:
+        num_members: The smallest number from which on the curve stays within the tolerance.
+        is_rising: Whether more members than there are would gain more than the tolerance. What is
+            missing falls as 1/m: as much lies beyond M members as between M/2 and M.
     """
 
     num_members: int

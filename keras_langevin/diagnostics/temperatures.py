@@ -10,8 +10,8 @@ from keras import ops
 from keras_langevin.arguments import integer
 from keras_langevin.autodiff import compiled, gradient
 from keras_langevin.diagnostics.convergence import effective_sample_size
-from keras_langevin.diagnostics.lanczos import checked_finite
 from keras_langevin.keras_internals import inner_optimizer
+from keras_langevin.learning_rate.curvature import checked_finite
 from keras_langevin.optimizers.snapshots import as_sampler, sampler_of
 from keras_langevin.statistics.check_fit import check_fit
 from keras_langevin.statistics.track import untracked

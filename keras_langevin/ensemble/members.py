@@ -33,6 +33,23 @@ def own_copy(model):
     return clone if fits else model
 
 
+def take_constants(member, values):
+    """Gives layers that compute with constants made from their weights, such as a `Normalization`
+    that was adapted, these weights and has them make the constants anew.
+
+    Args:
+        member: The network.
+        values: An array for each of its weights, in the order of `named_weights`.
+    """
+    layers = [layer for layer in flatten_layers(member) if hasattr(layer, "finalize_state")]
+    theirs = {id(variable) for layer in layers for variable in layer.weights}
+    for variable, value in zip(named_weights(member).values(), values, strict=True):
+        if id(variable) in theirs:
+            variable.assign(value)
+    for layer in layers:
+        layer.finalize_state()
+
+
 def has_assets(model):
     """Whether it holds state that is neither config nor weights: vocabularies."""
     return any(hasattr(layer, "save_assets") for layer in flatten_layers(model))

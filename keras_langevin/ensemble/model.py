@@ -52,6 +52,9 @@ class BayesianEnsembleModel(PredictiveModel):
     | `"mean"` | mean squared error, `GaussianNLL(stddev)` | N(outputs, `noise_stddev`²) |
     | `"mean_and_log_scale"` | `GaussianNLL()` | [means, log σ], two halves of the last axis |
 
+    A likelihood of your own is one class, see `kl.predictive.register_family`; `output` then takes
+    its name too.
+
     The mean squared error of d outputs stands for the noise variance d / 2, since `num_data`
     times it is the negative log likelihood of that variance. Train with
     `keras_langevin.losses.GaussianNLL(stddev)` where the noise is known to be another.
@@ -138,7 +141,13 @@ class BayesianEnsembleModel(PredictiveModel):
                 )
                 for (name, weight), array in zip(named_weights(model).items(), arrays, strict=True)
             ]
-        self.members = StackedMembers(own_copy(model), stacks, member_batch_size)
+        network = own_copy(model)
+        self.members = StackedMembers(network, stacks, member_batch_size)
+        if network is not model:
+            self.members.take_constants()
+        # So that Keras saves what is neither config nor weights, such as vocabularies; not through
+        # `__setattr__`, since the network's own weights are not the ensemble's.
+        self.__dict__["_member"] = network
         self.built = True
         metrics, weighted_metrics = metrics_of_probabilities(model, self.heads.families)
         self.compile(metrics=metrics, weighted_metrics=weighted_metrics)
@@ -308,6 +317,10 @@ class BayesianEnsembleModel(PredictiveModel):
             "member_batch_size": self.member_batch_size,
             "chains": self.chains.tolist(),
         }
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        self.members.take_constants()
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

@@ -118,6 +118,8 @@ class PredictiveModel(EvaluatedModel):
         members' noise variances, `"epistemic"` = the variance of their means, `"total"` = their
         sum, `"stddev"` = its root. Shape `(batch, ..., d)`.
 
+        Likelihoods of your own, counts among them, like real numbers, unless they state an entropy.
+
         Args:
             x, batch_size, verbose, steps, callbacks: As in `keras.Model.predict`.
             quantiles: Numbers between 0 and 1, or `()` for none.
@@ -186,7 +188,8 @@ class PredictiveModel(EvaluatedModel):
             A `tfp.distributions.MixtureSameFamily` of all members with equal weights, in the
             structure of the model's outputs: of `Categorical`, batch shape `(batch, ...)`;
             `Bernoulli`, batch shape `(batch, ..., units)`; or independent `Normal`, batch shape
-            `(batch, ...)` and event shape `(d,)`. Its tensors are TensorFlow's on every backend.
+            `(batch, ...)` and event shape `(d,)`; or of what the `component` of a likelihood of
+            your own is. Its tensors are TensorFlow's on every backend.
 
         Raises:
             ImportError: If TensorFlow Probability is not installed.

@@ -3,7 +3,11 @@
 import keras
 from keras import ops, tree
 
-from keras_langevin.ensemble.members import default_batch_size, default_member_batch_size
+from keras_langevin.ensemble.members import (
+    default_batch_size,
+    default_member_batch_size,
+    take_constants,
+)
 from keras_langevin.predictive.output import at_least_float32
 from keras_langevin.statistics import untracked
 from keras_langevin.weights import named_weights
@@ -33,6 +37,10 @@ class StackedMembers:
 
     def __len__(self):
         return self._stacks[0].shape[0]
+
+    def take_constants(self):
+        """Gives the network the constants that layers make of weights which are not sampled."""
+        take_constants(self.network, [stack[0] for stack in self._stacks])
 
     def default_batch_size(self):
         """Examples that are evaluated at once."""

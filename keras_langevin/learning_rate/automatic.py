@@ -2,8 +2,8 @@
 
 import math
 
-from keras_langevin.diagnostics.lanczos import CurvatureProbe
 from keras_langevin.keras_internals import batches_of_fit
+from keras_langevin.learning_rate.curvature import CurvatureProbe
 from keras_langevin.learning_rate.limits import CURVATURE_BATCHES, measure, step_size
 from keras_langevin.learning_rate.warm_up import METRIC_BATCHES, fill_metric, of_one_size
 from keras_langevin.optimizers.snapshots import sampler_of
@@ -16,6 +16,11 @@ def find_learning_rate(model, x, y, batch_size=32, sample_weight=None) -> float:
     than the temperature asks for: `kl.diagnostics.step_size(...).recommended`, see there.
 
     `learning_rate="auto"` does this in `fit`, and again during burn-in, as the curvature changes.
+
+    Args:
+        model: Built, and compiled with an optimizer of this package.
+        x, y, sample_weight: Training data as for `fit`, arrays or nested arrays.
+        batch_size: As in `fit`.
 
     Example:
 

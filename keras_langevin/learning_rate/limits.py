@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from keras_langevin.arguments import non_negative_number
-from keras_langevin.diagnostics.lanczos import CurvatureProbe, checked_finite, stability_limit
+from keras_langevin.learning_rate.curvature import CurvatureProbe, checked_finite, stability_limit
 from keras_langevin.learning_rate.warm_up import METRIC_BATCHES, fill_metric, split
 from keras_langevin.optimizers.snapshots import sampler_of
 from keras_langevin.statistics.check_fit import check_fit

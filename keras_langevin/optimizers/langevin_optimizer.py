@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 from keras import ops
 
 from keras_langevin.arithmetic import with_product
@@ -10,6 +11,7 @@ from keras_langevin.optimizers.minibatch_correction import checked_correction, r
 from keras_langevin.optimizers.sampler import DEFAULT_PRIOR, Sampler
 
 
+@keras.saving.register_keras_serializable(package="keras_langevin")
 class LangevinOptimizer(Sampler):
     """Preconditioned Langevin dynamics; the named samplers choose the metric.
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-import warnings
 
 import keras
 from keras import ops
@@ -19,14 +18,13 @@ from keras_langevin.optimizers.sampler_arguments import (
     checked_num_data,
     checked_preconditioner,
     refuse_what_changes_the_target,
+    warn_about_parameters,
 )
 from keras_langevin.preconditioners.preconditioner import Layout, block_layouts
 from keras_langevin.statistics.block import SHIFT
 from keras_langevin.weights import is_statistic
 
 DEFAULT_PRIOR = priors.FanInNormal(10.0)
-
-_HALF = ("float16", "bfloat16")
 
 
 class Sampler(SamplerProtocol, JointOptimizer):
@@ -182,7 +180,7 @@ class Sampler(SamplerProtocol, JointOptimizer):
         places = {id(v): i for i, v in enumerate(parameters)}
         self._places = {self.index(v): place for place, v in enumerate(parameters)}
         self._priors = tuple(self.prior.for_variable(v) for v in parameters)
-        _warn_about(parameters)
+        warn_about_parameters(parameters)
         self.layout = Layout(
             shapes=tuple(tuple(v.shape) for v in parameters),
             names=tuple(v.path.replace("/", "_") for v in parameters),
@@ -390,22 +388,3 @@ class Sampler(SamplerProtocol, JointOptimizer):
             if isinstance(config.get(name), dict) and "class_name" in config[name]:
                 config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
         return super().from_config(config, custom_objects)
-
-
-def _warn_about(parameters):
-    for variable in parameters:
-        if getattr(variable, "constraint", None) is not None:
-            warnings.warn(
-                f"The constraint of {variable.path!r} is applied after each step: the samples "
-                "follow the target folded by it, not the target.",
-                stacklevel=3,
-            )
-    half = [v for v in parameters if keras.backend.standardize_dtype(v.dtype) in _HALF]
-    if half:
-        dtype = keras.backend.standardize_dtype(half[0].dtype)
-        warnings.warn(
-            f"The weights {[v.path for v in half]} are {dtype}: steps below a few thousandths of "
-            "a weight, noise among them, are lost in rounding, so the samples do not follow the "
-            f"target. Use the policy 'mixed_{dtype}', which keeps float32 weights.",
-            stacklevel=3,
-        )

@@ -21,6 +21,7 @@ from keras_langevin.keras_arguments import keras_name
 from keras_langevin.preconditioners.euclidean import Euclidean
 from keras_langevin.preconditioners.preconditioner import Preconditioner
 
+_HALF = ("float16", "bfloat16")
 _CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 # Of every Keras optimizer: how each is checked, and its default.
 _KERAS_ARGUMENTS = {
@@ -117,3 +118,23 @@ def refuse_what_changes_the_target(num_data, kwargs):
                 "or another preconditioner keeps the target.",
                 stacklevel=4,
             )
+
+
+def warn_about_parameters(parameters):
+    """Before the first step: of weights whose samples cannot follow the target."""
+    for variable in parameters:
+        if getattr(variable, "constraint", None) is not None:
+            warnings.warn(
+                f"The constraint of {variable.path!r} is applied after each step: the samples "
+                "follow the target folded by it, not the target.",
+                stacklevel=4,
+            )
+    half = [v for v in parameters if keras.backend.standardize_dtype(v.dtype) in _HALF]
+    if half:
+        dtype = keras.backend.standardize_dtype(half[0].dtype)
+        warnings.warn(
+            f"The weights {[v.path for v in half]} are {dtype}: steps below a few thousandths of "
+            "a weight, noise among them, are lost in rounding, so the samples do not follow the "
+            f"target. Use the policy 'mixed_{dtype}', which keeps float32 weights.",
+            stacklevel=4,
+        )

@@ -24,7 +24,7 @@ class SGLD(LangevinOptimizer):
 
     Example:
 
-    >>> model.compile(optimizer=kl.SGLD(0.01, num_data=len(x)), loss="mse")
+    >>> model.compile(optimizer=kl.SGLD(0.01, num_data=len(x)), loss=loss)
     >>> sampler = kl.PosteriorSampler(burn_in=5)
     >>> model.fit(x, y, epochs=20, callbacks=[sampler])
     >>> ensemble = sampler.ensemble()

@@ -11,15 +11,17 @@ from keras_langevin.arguments import (
     integer,
     one_of,
     positive_number,
-    shorten,
     unit_interval,
 )
 from keras_langevin.optimizers.gradient_noise import EqualNoise, SuccessiveDifferences
 from keras_langevin.optimizers.microcanonical import dot, kick, normalised, product, refresh
 from keras_langevin.optimizers.sampler import DEFAULT_PRIOR, Sampler
-from keras_langevin.optimizers.step_size_tuner import AbsoluteEnergy, EnergyVariance, NoTuner
-
-FIRST_STEP_SIZE = 1e-3  # from which a tuner begins
+from keras_langevin.optimizers.step_size_tuner import (
+    AbsoluteEnergy,
+    EnergyVariance,
+    NoTuner,
+    first_step_size,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_langevin")
@@ -132,7 +134,7 @@ class SMILE(Sampler):
                 "preconditioned=False for no scaling."
             )
         super().__init__(
-            _first_step_size(learning_rate, tuner),
+            first_step_size(learning_rate, tuner),
             num_data=num_data,
             temperature=temperature,
             prior=prior,
@@ -391,17 +393,3 @@ class SMILE(Sampler):
 
 def _chosen(condition, first, second):
     return [ops.where(condition, a, b) for a, b in zip(first, second, strict=True)]
-
-
-def _first_step_size(learning_rate, tuner):
-    is_automatic = isinstance(learning_rate, str) and learning_rate == "auto"
-    is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
-    if is_automatic and tuner is not None:
-        return FIRST_STEP_SIZE
-    if isinstance(learning_rate, str) or (tuner is not None and is_schedule):
-        raise ValueError(
-            "`learning_rate` must be a number, the distance that the weights move in one step "
-            '(with a tuner, in the first, which "auto" chooses). A schedule needs tuner=None. '
-            f"Received: learning_rate={learning_rate!r}, tuner={shorten(tuner)}"
-        )
-    return learning_rate

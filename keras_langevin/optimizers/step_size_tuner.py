@@ -3,9 +3,10 @@ steps it takes back."""
 
 import statistics
 
+import keras
 from keras import ops
 
-from keras_langevin.arguments import positive_number
+from keras_langevin.arguments import positive_number, shorten
 
 LEAST, MOST = 1e-16, 100.0  # times the target: what one step may say about the energy
 REJECTED = 1e4  # times the target: steps beyond it are taken back
@@ -141,3 +142,18 @@ class EnergyVariance(NoTuner):
         stddev = ops.clip(ops.sqrt(variance), 1e-6, 1e7)
         changes = [(self.mean, mean), (self.stddev, stddev), (self.count, count)]
         return ops.clip(step_size * factor, 1e-8, 10.0), changes
+
+
+def first_step_size(learning_rate, tuner):
+    """The checked `learning_rate` of `kl.SMILE`, from which a tuner begins."""
+    is_automatic = isinstance(learning_rate, str) and learning_rate == "auto"
+    is_schedule = isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+    if is_automatic and tuner is not None:
+        return 1e-3
+    if isinstance(learning_rate, str) or (tuner is not None and is_schedule):
+        raise ValueError(
+            "`learning_rate` must be a number, the distance that the weights move in one step "
+            '(with a tuner, in the first, which "auto" chooses). A schedule needs tuner=None. '
+            f"Received: learning_rate={learning_rate!r}, tuner={shorten(tuner)}"
+        )
+    return learning_rate

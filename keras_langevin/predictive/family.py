@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 from keras import ops, tree
 
 from keras_langevin.losses import check_same_shape
@@ -112,7 +111,9 @@ class Family:
         """
         if not self.can_sample:
             raise self.missing("sample(parameters, generator)", "drawing y")
-        levels = generator.uniform(size=np.shape(self.mean(parameters))).astype("float32")
+        parameters = tree.map_structure(ops.convert_to_tensor, parameters)
+        mean = self.mean(parameters)
+        levels = ops.convert_to_tensor(generator.uniform(size=tuple(mean.shape)), mean.dtype)
         return ops.convert_to_numpy(inverse_cdf(self, parameters, levels))
 
     def fisher_scores(self, outputs, draws):
@@ -127,7 +128,7 @@ class Family:
         raise self.missing("fisher_scores(outputs, draws)", 'a sampler with fisher="model"')
 
     def guess(self, y):
-        """Nats per label of the best constant prediction for the labels `y`, NumPy; None if not
+        """Nats per label of the best constant prediction for the labels `y`, a tensor; None if not
         known."""
         return None
 
@@ -152,6 +153,12 @@ class Family:
     def means(self, outputs):
         """E[y] of each member, shape `(members, batch, ..., units)`."""
         return self.mean(self.parameters(outputs))
+
+    def moments_of(self, parameters):
+        """Means and variances, NumPy in and out."""
+        parameters = tree.map_structure(ops.convert_to_tensor, parameters)
+        found = self.mean(parameters), self.variance(parameters)
+        return [ops.convert_to_numpy(moment) for moment in found]
 
     def log_densities(self, outputs, y):
         """log p(y | outputs) of each member, shape `(members, batch, ...)`."""
@@ -180,7 +187,7 @@ class Family:
         mean = self.mean(parameters)
         average = ops.mean(mean, axis=0)
         result = {"mean": average}
-        if self.entropy(average) is not None:
+        if type(self).entropy is not Family.entropy:
             result.update(entropy_parts(mean, self.entropy))
         else:
             aleatoric = ops.mean(self.variance(parameters), axis=0)

@@ -1,5 +1,6 @@
 """How good the predictions of any likelihood are, from draws of y: rows and figures of a report."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -17,12 +18,9 @@ DRAWS = 400  # of every y, from all members together
 
 def report_of_samples(family, parameters, y):
     """See `Family.report`."""
-    mean, variance = (
-        np.asarray(ops.convert_to_numpy(moment(parameters)), "float64")
-        for moment in (family.mean, family.variance)
-    )
+    mean, variance = (m.astype("float64") for m in family.moments_of(parameters))
     y = np.asarray(y, "float64").reshape(mean.shape[1:])
-    reached = family.guess(y)
+    reached = family.guess(ops.convert_to_tensor(y, keras.config.floatx()))
     rows = [] if reached is None else [guess(reached)]
     rows.append(root_mean_squared_error(mean, y))
     if not family.can_sample:

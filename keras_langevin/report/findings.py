@@ -303,12 +303,17 @@ def coverage_is_off(n):
     if abs(share - 0.9) <= max(CALIBRATED * error, 0.02):
         return None
     sense = "too narrow" if share < 0.9 else "too wide"
+    advice = (
+        "Check the noise_stddev that the likelihood assumes, or let the network predict it "
+        "(`kl.losses.GaussianNLL()`)."
+    )
+    if not n.has("continuous_ranked_probability_score"):  # no Gaussian
+        advice = "Check the likelihood: one that has a spread to fit may suit the labels better."
     return Finding(
         WARNING,
         f"Predictive intervals are {sense}.",
         f"{share:.0%} of the labels are inside the 90 % intervals.",
-        "Check the noise_stddev that the likelihood assumes, or let the network predict it "
-        "(`kl.losses.GaussianNLL()`).",
+        advice,
     )
 
 

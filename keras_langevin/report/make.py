@@ -4,7 +4,6 @@ import dataclasses
 import functools
 
 import numpy as np
-from keras import ops
 
 from keras_langevin import plotting
 from keras_langevin.diagnostics.ensemble_size import running_log_predictive_density
@@ -55,7 +54,7 @@ class _Output:
     def __init__(self, name, family, members, log_likelihood, y, outside):
         self.name = name
         self.log_likelihood = log_likelihood.reshape(len(log_likelihood), -1)
-        self._mean = ops.convert_to_numpy(family.mean(members))
+        self._mean = family.moments_of(members)[0]
         rows, self.figures = family.report(members, y, outside)
         self.rows = [*quality.likelihood(self.log_likelihood), *rows]
 

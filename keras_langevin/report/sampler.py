@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_langevin.diagnostics.lanczos import curvature
+from keras_langevin.learning_rate.curvature import curvature
 from keras_langevin.learning_rate.limits import step_size
 from keras_langevin.optimizers.snapshots import as_sampler
 from keras_langevin.predictive.row import Row

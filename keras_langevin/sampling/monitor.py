@@ -6,9 +6,9 @@ import keras
 import numpy as np
 
 from keras_langevin.arguments import integer
-from keras_langevin.diagnostics.lanczos import CurvatureProbe
 from keras_langevin.diagnostics.temperatures import Slope
 from keras_langevin.keras_internals import batches_of_fit
+from keras_langevin.learning_rate.curvature import CurvatureProbe
 from keras_langevin.learning_rate.limits import CURVATURE_BATCHES, measure
 from keras_langevin.learning_rate.warm_up import of_one_size
 from keras_langevin.optimizers.snapshots import sampler_of

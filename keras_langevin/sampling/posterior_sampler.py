@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import threading
 from pathlib import Path
@@ -22,9 +21,10 @@ from keras_langevin.sampling.divergence import DivergenceGuard
 from keras_langevin.sampling.logs import SamplerLogs
 from keras_langevin.sampling.phases import explores, num_steps, sample_learning_rate
 from keras_langevin.sampling.schedule import SamplingSchedule
+from keras_langevin.sampling.scheduled_store import ScheduledStore
 from keras_langevin.statistics import track_statistics
 from keras_langevin.storage.sample import Sample
-from keras_langevin.storage.sample_folder import is_unused, listed
+from keras_langevin.storage.sample_folder import is_unused
 from keras_langevin.storage.sample_store import SampleStore
 from keras_langevin.storage.training_checkpoint import TrainingCheckpoint
 from keras_langevin.weights import named_weights
@@ -141,19 +141,20 @@ class PosteriorSampler(keras.callbacks.Callback):
                 "`resume=True` must come with the `directory` of the run to continue. "
                 "Received: directory=None."
             )
-        self.max_samples = None if max_samples is None else int(max_samples)
-        self.chain = int(chain)
         self.epochs_seen = 0
         self.steps_seen = 0  # counted with unit="step"
-        self._schedule = SamplingSchedule(burn_in, int(thinning), unit)
         self._checkpoint = None if directory is None else TrainingCheckpoint(Path(directory))
         self._must_restore = False
-        if resume and not is_unused(Path(directory)):
-            self._store = SampleStore.load(directory)
-            self._resume()
-        else:
-            self._store = SampleStore(directory)
-        self._write_schedule()
+        resume = resume and not is_unused(Path(directory))
+        self._stored = ScheduledStore(
+            SampleStore.load(directory) if resume else SampleStore(directory),
+            SamplingSchedule(burn_in, int(thinning), unit),
+            int(chain),
+            None if max_samples is None else int(max_samples),
+            resume,
+        )
+        if resume:
+            self._restore_counters()
         self._steps_before_epoch = 0
         self._num_skipped = 0
         self._fit_thread = None
@@ -166,23 +167,33 @@ class PosteriorSampler(keras.callbacks.Callback):
     @property
     def samples(self) -> SampleStore:
         """The `SampleStore` with what was sampled so far."""
-        return self._store
+        return self._stored.samples
 
     @property
     def burn_in(self) -> int | None:
         """Epochs or steps before which nothing is stored; `None` until the first `fit` where it was
         left out."""
-        return self._schedule.burn_in
+        return self._stored.schedule.burn_in
 
     @property
     def thinning(self) -> int:
         """Epochs or steps from one sample to the next; doubled when `max_samples` is full."""
-        return self._schedule.spacing
+        return self._stored.schedule.spacing
 
     @property
     def unit(self) -> str:
         """`"epoch"` or `"step"`."""
-        return self._schedule.unit
+        return self._stored.schedule.unit
+
+    @property
+    def chain(self) -> int:
+        """The number of this chain, as in its samples."""
+        return self._stored.chain
+
+    @property
+    def max_samples(self) -> int | None:
+        """Most samples that are kept; `None` for all."""
+        return self._stored.max_samples
 
     def ensemble(self, **kwargs):
         """The samples as one Keras model, a `BayesianEnsembleModel`.
@@ -193,7 +204,7 @@ class PosteriorSampler(keras.callbacks.Callback):
         Raises:
             ValueError: If nothing has been sampled yet, or `fit` has not run.
         """
-        if not len(self._store):
+        if not len(self.samples):
             raise ValueError(
                 f"An ensemble must have at least one sample. Received: {self._seen()} {self.unit}s "
                 f"seen, burn_in={self.burn_in}, thinning={self.thinning}. {self._why_empty()}"
@@ -204,7 +215,7 @@ class PosteriorSampler(keras.callbacks.Callback):
                 "Received: no model yet. To use stored samples alone call "
                 "`BayesianEnsembleModel(model, sampler.samples)`."
             )
-        ensemble = BayesianEnsembleModel(self.model, self._store, **kwargs)
+        ensemble = BayesianEnsembleModel(self.model, self.samples, **kwargs)
         batch_size = self._logs and self._logs.batch_size
         ensemble.remember_sampled(self.model, batch_size and round(batch_size))
         return ensemble
@@ -212,7 +223,7 @@ class PosteriorSampler(keras.callbacks.Callback):
     def set_model(self, model):
         """Checks the model and installs the statistics its optimizer needs. Called by Keras."""
         super().set_model(model)
-        model, optimizer = self.model, self._sampling_optimizer()
+        model, optimizer = self.model, self._optimizer()
         if optimizer is None:  # `predict` with a model that is not compiled
             return
         if not model.built or not named_weights(model):
@@ -223,8 +234,7 @@ class PosteriorSampler(keras.callbacks.Callback):
             )
         if as_sampler(optimizer).num_data is not None:
             _check_mean_loss(model)
-        self._check_store()
-        self._store.set_optimizer(type(optimizer).__name__)
+        self._stored.check_model(model, optimizer)
         track_statistics(model, model.optimizer)
 
     def on_train_begin(self, logs=None):
@@ -285,18 +295,13 @@ class PosteriorSampler(keras.callbacks.Callback):
         self._end_burn_in()
 
     def _sample_when_due(self, after, until):
-        position = self._schedule.due_within(after, until)
-        if position is None or position <= self._last_position():
-            return  # the second: stored before the run was resumed
-        if explores(self._sampling_optimizer()):
+        position = self._stored.due_within(after, until)
+        if position is None:
+            return
+        if explores(self._optimizer()):
             self._num_skipped += 1
             return
-        sample = self._draw(position)  # before anything is dropped for it
-        while self.max_samples is not None and len(self._store) >= self.max_samples:
-            self._double_thinning()
-            if not self._schedule.includes(position):
-                return
-        self._store.append(sample)
+        self._stored.append(self._draw(position))  # drawn before any other is dropped for it
 
     def _choose_burn_in(self):
         """Half of what `fit` will run."""
@@ -307,8 +312,7 @@ class PosteriorSampler(keras.callbacks.Callback):
                 f"`burn_in` must be given where `fit` does not know how many {self.unit}s it will "
                 "run. Received: burn_in=None. Pass `burn_in` to `PosteriorSampler`."
             )
-        self._schedule = dataclasses.replace(self._schedule, burn_in=total // 2)
-        self._write_schedule()
+        self._stored.set_burn_in(total // 2)
         if self.params.get("verbose"):
             print(
                 f"PosteriorSampler: burn_in={self.burn_in}, half of {total} {self.unit}s; samples "
@@ -340,23 +344,8 @@ class PosteriorSampler(keras.callbacks.Callback):
             "in `fit` with this sampler among `callbacks`, or lower `burn_in` or `thinning`."
         )
 
-    def _last_position(self):
-        return max((facts["position"] or 0 for facts in self._store.facts), default=0)
-
-    def _double_thinning(self):
-        # In cycles every other position may be one where the schedule always explores.
-        doubled = self._schedule.doubled()
-        if not self._kept(doubled):
-            doubled = self._schedule.doubled(keeps_first=True)
-        self._schedule = doubled
-        self._store.thin(self._kept(doubled), self._describe_schedule())
-
-    def _kept(self, schedule):
-        positions = [facts["position"] for facts in self._store.facts]
-        return [i for i, p in enumerate(positions) if p is None or schedule.includes(p)]
-
     def _draw(self, position):
-        optimizer = self._sampling_optimizer()
+        optimizer = self._optimizer()
         return Sample(
             self._guard.finite_weights(),
             step=num_steps(optimizer),
@@ -367,55 +356,15 @@ class PosteriorSampler(keras.callbacks.Callback):
             copy=False,
         )
 
-    def _sampling_optimizer(self):
+    def _optimizer(self):
         return inner_optimizer(getattr(self.model, "optimizer", None))
 
-    def _check_store(self):
-        weights = {
-            name: (tuple(v.shape), keras.backend.standardize_dtype(v.dtype))
-            for name, v in named_weights(self.model).items()
-        }
-        optimizer = type(self._sampling_optimizer()).__name__
-        differences = self._store.differences(weights, optimizer)
-        if differences:
-            raise ValueError(
-                f"The model must be that of the samples in {self._store!r}. Received: "
-                f"{listed(differences)}. Build the model as in the first run; where only automatic "
-                "names differ (`dense_1` for `dense`), call `keras.utils.clear_session()` before "
-                "building it or name the layers. For another model use another sampler."
-            )
-
-    def _resume(self):
-        stored = self._store.schedule or {}
-        if self.burn_in is None:
-            self._schedule = dataclasses.replace(self._schedule, burn_in=stored.get("burn_in"))
-        words = [
-            f"{key}={value!r}, stored {stored.get(key)!r}"
-            for key, value in self._describe_schedule().items()
-            if key not in ("doublings", "shift") and stored.get(key) != value
-        ]
-        if words:
-            raise ValueError(
-                f"To resume, the schedule must be that of the run in '{self._store.directory}'. "
-                f"Received: {', '.join(words)}. Pass the stored values, or choose another "
-                "directory for a new run."
-            )
-        self._schedule = dataclasses.replace(
-            self._schedule, doublings=stored.get("doublings", 0), shift=stored.get("shift", 0)
-        )
+    def _restore_counters(self):
         counters = self._checkpoint.counters()
         if counters is not None:
             self.epochs_seen = counters["epochs_seen"]
             self.steps_seen = counters["steps_seen"]
             self._must_restore = True
-
-    def _describe_schedule(self):
-        described = {**dataclasses.asdict(self._schedule), "chain": self.chain}
-        return {name: value for name, value in described.items() if value is not None}
-
-    def _write_schedule(self):
-        """Also where it says the same: from here on no other process may write into the folder."""
-        self._store.set_schedule(self._describe_schedule())
 
 
 def checked_sampler(sampler):

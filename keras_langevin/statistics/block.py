@@ -168,7 +168,12 @@ SETS = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Statistic:
-    """What a statistics variable holds; stands on the variable as `variable.statistic`."""
+    """What a statistics variable holds; stands on the variable as `variable.statistic`.
+
+    Attributes:
+        kind: Of the statistic, such as `"second_moment"`.
+        block: The `Block` that it is measured of, or None for one of the whole model.
+    """
 
     kind: str
     block: Block | None

@@ -125,7 +125,11 @@ def blocks_of(rule, layer) -> list:
 
 
 def find_rule(layer):
-    """The rule of the layer's class or of its nearest parent that has one, or None."""
+    """The rule of the layer's class or of its nearest parent that has one, or None.
+
+    Args:
+        layer: A `keras.layers.Layer`.
+    """
     instance("layer", layer, keras.layers.Layer, "a `keras.layers.Layer`")
     for cls in type(layer).__mro__:
         if cls in _RULES:

@@ -32,8 +32,8 @@ def track_statistics(model, optimizer, spatial=None):
     Args:
         model: A built `keras.Model`.
         optimizer: The optimizer whose statistics are wanted. One that needs none leaves the
-            model as it is. An optimizer that is built already is built again, keeping its
-            state.
+            model as it is; one of Keras' own may be given an attribute `statistics`. An optimizer
+            that is built already is built again, keeping its state.
         spatial: For layers that use a kernel at many positions (convolutions, tokens):
             `"independent"` sums δ²x² over positions (cheap; neglects that the gradients at
             two positions of one example are correlated), `"exact"` squares the sum over
@@ -62,12 +62,11 @@ def track_statistics(model, optimizer, spatial=None):
             f"{model.name!r} without weights. Begin it with `keras.Input(shape)` or call "
             "`model.build(input_shape)` first."
         )
-    if not isinstance(inner, keras_internals.JointOptimizer):
-        return model
-    inner.attach(model)
-    wanted, stride = inner.statistics, inner.statistics_stride
-    draws_labels = inner.fisher == "model"
-    label_seed = inner.seed if draws_labels else None
+    if isinstance(inner, keras_internals.JointOptimizer):
+        inner.attach(model)
+    wanted, stride = _asked(inner, "statistics"), _asked(inner, "statistics_stride")
+    draws_labels = _asked(inner, "fisher") == "model"
+    label_seed = (_asked(inner, "seed") or 0) if draws_labels else None
     tracking = _tracking(model)
     if spatial is None:
         spatial = tracking.spatial if tracking else "independent"
@@ -94,9 +93,18 @@ def track_statistics(model, optimizer, spatial=None):
     return model
 
 
+def _asked(optimizer, name):
+    """What the optimizer asks for: an attribute that any Keras optimizer may be given."""
+    return getattr(optimizer, name, getattr(keras_internals.JointOptimizer, name))
+
+
 def untrack_statistics(model):
     """Removes the probes and their weights; returns the model. The optimizer that used them
-    is built again when the model is tracked or trained again."""
+    is built again when the model is tracked or trained again.
+
+    Args:
+        model: A `keras.Model`, tracked or not.
+    """
     tracking = _tracking(keras_arguments.model("model", model))
     if tracking:
         tracking.remove()
@@ -107,12 +115,21 @@ def untrack_statistics(model):
 
 
 def is_tracked(model) -> bool:
+    """Whether the model has probes.
+
+    Args:
+        model: A `keras.Model`.
+    """
     return _tracking(keras_arguments.model("model", model)) is not None
 
 
 def untracked(model):
     """A context inside which a tracked model is the user's own: no probes, no statistics among
-    its weights."""
+    its weights.
+
+    Args:
+        model: A `keras.Model`, tracked or not.
+    """
     return _untracked(keras_arguments.model("model", model))
 
 

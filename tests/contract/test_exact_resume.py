@@ -17,7 +17,7 @@ import keras_langevin as kl
 
 TESTS = Path(__file__).parents[1]
 BACKEND = keras.backend.backend()
-QUICK = ("SGLD", "QDOPLangevin", "SMILE")
+QUICK = ("QDOPLangevin",)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from cases import JIT_IF_NEEDED, LANGEVIN, MOMENTS_ALONE, WITH_VARIANTS, WITHOUT_DATA, each
 from keras import ops
 from targets.one_layer import SIGNS, NoLoss, dense, one_layer, run
+from targets.restartable import restartable
 
 import keras_langevin as kl
 
@@ -101,14 +102,12 @@ def test_a_dead_input_walks_on_its_prior(sampler):
     assert lagged == pytest.approx(1 - eta, abs=0.01)
 
 
-def shifted_and_scaled_path(sampler, scale, shift, **arguments):
+def shifted_and_scaled_path(model, scale, shift):
     """The path of θ in the coordinates of the untouched inputs, when the model is trained on
-    scale · x + shift with the same noise; flat prior."""
+    scale · x + shift with the same noise."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 3))
     y = (x @ rng.normal(size=(3, 4)) + rng.normal(size=(64, 4))).astype("float32")
-    optimizer = sampler(0.05, num_data=64, prior=None, seed=1, **arguments)
-    model = one_layer(optimizer, "mse", units=4, jit_compile=JIT_IF_NEEDED)
     layer = model.layers[-1]
     kernel = rng.normal(size=(3, 4))
     layer.kernel.assign(kernel / scale[:, None])
@@ -126,8 +125,13 @@ def shifted_and_scaled_path(sampler, scale, shift, **arguments):
     ],
 )
 def test_paths_are_invariant_to_scale_and_those_of_paired_metrics_to_shift(sampler, arguments):
+    @restartable
+    def start():
+        optimizer = sampler(0.05, num_data=64, prior=None, seed=1, **arguments)
+        return one_layer(optimizer, "mse", units=4)
+
     def path(scale, shift=(0.0, 0.0, 0.0)):
-        return shifted_and_scaled_path(sampler, np.array(scale), np.array(shift), **arguments)
+        return shifted_and_scaled_path(start(), np.array(scale), np.array(shift))
 
     plain = path([1.0, 1.0, 1.0])
 

@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 
 import keras_langevin as kl
-from keras_langevin.diagnostics.lanczos import CurvatureProbe
 from keras_langevin.keras_internals import inner_optimizer
+from keras_langevin.learning_rate.curvature import CurvatureProbe
 from keras_langevin.learning_rate.warm_up import split
 from keras_langevin.weights import parameters
 

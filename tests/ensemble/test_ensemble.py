@@ -8,10 +8,10 @@ from scipy import special, stats
 from targets.ensemble_cases import BATCH, MEMBERS, RNG, SPARSE, X, classifier, draw, loop, predictor
 from targets.rows import every_row
 
+import keras_langevin as kl
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.ensemble.members import WEIGHTS_AT_ONCE, default_member_batch_size
 from keras_langevin.losses import GaussianNLL
-from keras_langevin.optimizers import DOPLangevin
 from keras_langevin.statistics import is_tracked, track_statistics
 from keras_langevin.weights import named_weights, parameters
 
@@ -257,7 +257,7 @@ def test_a_model_that_measures_statistics_gives_the_same_ensemble():
     for model in (predictor(3), subclassed):
         samples = draw(model)
         expected = BayesianEnsembleModel(model, samples, output="logits").predict(X, verbose=0)
-        track_statistics(model, DOPLangevin(0.1, num_data=10))
+        track_statistics(model, kl.DOPLangevin(0.1, num_data=BATCH))
         assert is_tracked(model)
         lists = [list(sample.values()) for sample in samples]
         ensemble = BayesianEnsembleModel(model, lists, output="logits")

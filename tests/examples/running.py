@@ -13,11 +13,17 @@ def run_module(module, *arguments, **environment):
     return _run("-m", f"examples.{module}", *arguments, **environment)
 
 
-def _run(*command, **environment):
+def run_script(name, folder, *arguments):
+    """What `python examples/NAME` prints, run in this folder."""
+    return _run(ROOT / "examples" / name, *arguments, folder=folder)
+
+
+def _run(*command, folder=None, **environment):
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, *map(str, command)],
         env=os.environ | {"PYTHONPATH": path, "MPLBACKEND": "agg"} | environment,
+        cwd=folder,
         capture_output=True,
         text=True,
     )

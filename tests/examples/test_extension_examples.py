@@ -1,40 +1,20 @@
 """The examples that add something of one's own: each runs, and what it prints is right."""
 
-import contextlib
-import io
-import pathlib
-import runpy
+import tempfile
 
 import keras
 import numpy as np
 import pytest
 from scipy import stats
+from targets.example_run import Run
 
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+import keras_langevin as kl
 
 pytestmark = [
     # np.array(tensor, copy=False) in Keras' own torch backend.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
+    *([] if keras.backend.backend() == "jax" else [pytest.mark.slow]),
 ]
-
-
-class Run:
-    """An example that was run: its variables, and what it printed, by the words before a colon."""
-
-    def __init__(self, name):
-        keras.utils.clear_session()
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            self.variables = runpy.run_path(str(EXAMPLES / f"{name}.py"))
-        lines = [line for line in printed.getvalue().splitlines() if ": " in line]
-        self.lines = dict(line.split(": ", 1) for line in lines)
-
-    def __getitem__(self, name):
-        return self.variables[name]
-
-    def number(self, line):
-        """The first number after the colon."""
-        return float(self.lines[line].split()[0].rstrip("%"))
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +57,66 @@ def test_the_numbers_printed_are_those_of_scipy(likelihood):
     cdf = stats.poisson(rate).cdf(counts).mean(axis=1)
     for level, quantile in zip((0.05, 0.5, 0.95), found["quantiles"], strict=True):
         np.testing.assert_array_equal(quantile, (cdf < level).sum(axis=0))
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    return Run("add_a_sampler")
+
+
+def test_the_added_sampler_finds_the_posterior(sampler):
+    """550 draws of a chain that forgets within an epoch: means to 4/√550, widths to 4/√1100, the
+    latter averaged over 5 weights."""
+    assert sampler.number("Largest error of a mean") < 4 / 550**0.5
+    assert sampler.number("Standard deviations over the posterior's") == pytest.approx(1, abs=0.06)
+    assert 0 < sampler.number("Kinetic temperature") < 4  # χ²_5/5 exceeds it once in 1000
+
+
+def test_the_added_sampler_resumes_and_is_read_again(sampler):
+    assert sampler.lines["Resumed run gives the same samples"] == "True"
+    assert sampler.number("Reloaded ensemble differs by") < 1e-5
+
+
+@pytest.mark.law
+def test_without_its_thermostat_the_added_sampler_is_too_wide(sampler, monkeypatch):
+    """The friction that follows the momentum's temperature is what absorbs minibatch noise."""
+    thermostat = sampler["Thermostat"]
+    advance = thermostat.advance
+
+    def held(self, *args):
+        values, changes = advance(self, *args)
+        return values, [(v, 0.0 * new if v is self.excess else new) for v, new in changes]
+
+    monkeypatch.setattr(thermostat, "advance", held)
+    with tempfile.TemporaryDirectory() as folder:
+        _, samples = sampler["run"](600, folder)
+    assert np.mean(np.std(samples, axis=0) / sampler["stddev"]) > 1.2
+
+
+def test_a_sampler_that_states_nothing_is_given_no_numbers():
+    """Nothing of another dynamics is logged, limited or reported in its place."""
+
+    class Descent(kl.Sampler):
+        def advance(self, values, gradients, statistics, metric, learning_rate):
+            return [θ - learning_rate * g for θ, g in zip(values, gradients, strict=True)], []
+
+    x = np.random.default_rng(0).normal(size=(32, 3))
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(Descent(0.01, num_data=32), "mse", jit_compile=False)
+    sampler = kl.PosteriorSampler(burn_in=1)
+    history = model.fit(x, x[:, :1], epochs=3, verbose=0, callbacks=[sampler]).history
+    assert set(history) == {
+        *("loss", "num_samples", "learning_rate", "temperature", "nonfinite_steps")
+    }
+    report = sampler.ensemble().report(x, x[:, :1], training_data=(x, x[:, :1]), verbose=0)
+    assert report["temperature"] == 1.0
+    for name in ("stability_limit", "minibatch_noise", "kinetic_temperature"):
+        assert report.get(name) is None
+    with pytest.raises(ValueError, match="does not state its `momentum`"):
+        kl.diagnostics.step_size(model, x, x[:, :1])
+    with pytest.raises(ValueError, match=r"learning_rate=\"auto\""):
+        Descent("auto", num_data=32)
+    with pytest.raises(NotImplementedError, match="`Mute` must implement `advance"):
+        mute = type("Mute", (kl.Sampler,), {})(0.1, num_data=1)
+        mute.build([keras.Variable([1.0])])
+        mute.apply([keras.ops.ones(1)])

@@ -90,7 +90,8 @@ def adapting(sampler, inverse):
     return problem, optimizer, metric_inverse
 
 
-@pytest.mark.parametrize(("sampler", "inverse"), [slow(*ADAPTING[0]), ADAPTING[1]])
+@pytest.mark.law
+@pytest.mark.parametrize(("sampler", "inverse"), ADAPTING)
 def test_covariance_with_an_adapting_metric(sampler, inverse):
     problem, optimizer, metric_inverse = adapting(sampler, inverse)
     covariance, mean = deviation(optimizer, metric_inverse, problem=problem)
@@ -308,10 +309,16 @@ def name_of(make, changes):
     return next(iter(changes.values())).__name__ if changes else make.__name__
 
 
-@pytest.mark.law
+QUICK = ("ShearSignFlipped", "PriorNotDividedByN")
+
+
 @pytest.mark.parametrize(
     ("make", "metric_inverse", "changes"),
-    [pytest.param(*m, id=name_of(m[0], m[2])) for m in [*MUTANTS, *UNCHANGED]],
+    [
+        pytest.param(*m, id=name, marks=() if name in QUICK else pytest.mark.law)
+        for m in [*MUTANTS, *UNCHANGED]
+        for name in [name_of(m[0], m[2])]
+    ],
 )
 def test_mutants_fail_the_test_of_the_law(make, metric_inverse, changes):
     """Without changes, at the same, shorter length the samplers themselves pass."""

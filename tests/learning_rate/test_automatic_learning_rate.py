@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from cases import slow_but_for
 from keras import ops
-from targets.classification import compiled, data
+from targets.classification import automatic, compiled, data
 
 import keras_langevin as kl
 
@@ -23,7 +23,7 @@ class Rates(keras.callbacks.Callback):
         self.values.append(rate(self.model))
 
 
-@slow_but_for(kl.SGLD, kl.QDOPLangevin)
+@slow_but_for(kl.QDOPLangevin)
 def test_auto_finds_a_stable_rate_and_keeps_it_after_burn_in(case):
     model, rates = compiled(sampler=case.sampler), Rates()
     limit = kl.diagnostics.step_size(model, *data(), batch_size=20).stability_limit
@@ -58,7 +58,7 @@ def test_auto_reads_every_kind_of_data():
             return x[20 * i : 20 * i + 20], y[20 * i : 20 * i + 20]
 
     for source in (generator(), Sequence()):
-        model = compiled()
+        model = automatic()
         sampler = kl.PosteriorSampler(burn_in=1)
         steps = None if isinstance(source, Sequence) else 10
         model.fit(
@@ -90,11 +90,11 @@ def test_bad_data_are_named_before_the_first_step():
     x, y = data()
     x[7] = np.nan
     with pytest.raises(FloatingPointError, match="curvature of the loss must be finite"):
-        compiled().fit(x, y, 20, 2, verbose=0, callbacks=[kl.PosteriorSampler(burn_in=1)])
+        automatic().fit(x, y, 20, 2, verbose=0, callbacks=[kl.PosteriorSampler(burn_in=1)])
 
 
 def test_auto_survives_saving(tmp_path):
-    model, (x, y) = compiled(), data()
+    model, (x, y) = automatic(), data()
     model.fit(x, y, 20, 2, verbose=0, callbacks=[kl.PosteriorSampler(burn_in=1)])
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -108,8 +108,7 @@ def test_auto_survives_saving(tmp_path):
 def test_a_resumed_chain_keeps_its_rate(tmp_path):
     def run(epochs):
         sampler = kl.PosteriorSampler(burn_in=1, directory=tmp_path / "run", resume=True)
-        keras.utils.clear_session()
-        model, rates = compiled(), Rates()
+        model, rates = automatic(), Rates()
         start = sampler.epochs_seen
         model.fit(*data(), 20, epochs, initial_epoch=start, verbose=0, callbacks=[sampler, rates])
         return rates.values
@@ -123,7 +122,7 @@ def test_a_long_run_gets_a_smaller_rate():
     found = []
     for epochs in (2, 400):
         keras.utils.set_random_seed(0)
-        model, rates = compiled(), Rates()
+        model, rates = automatic(), Rates()
         stop = keras.callbacks.LambdaCallback(
             on_epoch_end=lambda epoch, logs, model=model: setattr(model, "stop_training", True)
         )
@@ -150,7 +149,14 @@ def test_warm_up_fills_the_metric_and_moves_nothing(schedule):
     assert any(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
-@pytest.mark.parametrize(("size", "stride", "step"), [(40, 4, 4), (80, None, 2), (40, None, 1)])
+@pytest.mark.parametrize(
+    ("size", "stride", "step"),
+    [
+        pytest.param(40, 4, 4, marks=pytest.mark.law),
+        (80, None, 2),
+        pytest.param(40, None, 1, marks=pytest.mark.law),
+    ],
+)
 def test_a_stride_measures_the_examples_it_should(size, stride, step):
     """The metric of every fourth example is the metric of a batch of those alone; without a
     stride at least 32 examples are measured."""

@@ -12,6 +12,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from cases import JIT_IF_NEEDED
 from keras import ops
 from targets.classification import compiled, data
 from targets.one_layer import JIT, SIGNS, NoLoss, dense, one_layer, run
@@ -108,7 +109,7 @@ def one_weight(optimizer, gradient_noise=0.0, steps=560, burn_in=BURN_IN, chains
 def sghmc(share, cls=SGHMC, momentum=0.9, **arguments):
     """On the one weight, whose curvature is 1."""
     learning_rate = 2 * (1 + momentum) * share
-    return cls(learning_rate, N, momentum, prior=None, seed=1, **arguments)
+    return cls(learning_rate, num_data=N, momentum=momentum, prior=None, seed=1, **arguments)
 
 
 def law(scheme, share, momentum=0.9):
@@ -212,7 +213,7 @@ class StoredVelocity(SGHMC):
 @pytest.mark.parametrize("cls", [SGHMC, slow(StoredVelocity)])
 def test_law_with_a_learning_rate_that_changes(cls):
     learning_rate = 2 * 1.9 * 0.375
-    optimizer = cls(Alternating(learning_rate), N, 0.9, prior=None, seed=1)
+    optimizer = cls(Alternating(learning_rate), num_data=N, momentum=0.9, prior=None, seed=1)
     position, momentum = one_weight(optimizer)
     expected = law_of_alternating(learning_rate)
     assert expected[0] == pytest.approx(1.0, abs=0.01)
@@ -438,7 +439,7 @@ def test_whitening_is_the_transpose_of_sampling(name):
     layers = [keras.layers.Dense(4, "tanh"), keras.layers.Dense(2, use_bias=False)]
     model = keras.Sequential([keras.Input((3,)), *layers])
     optimizer = SGHMC(1e-3, num_data=64, preconditioner=metric, seed=1)
-    model.compile(optimizer, loss="mse", run_eagerly=True)
+    model.compile(optimizer, loss="mse", jit_compile=JIT_IF_NEEDED)
     kl.track_statistics(model, optimizer)
     x = np.random.default_rng(0).normal(2.0, 1.0, size=(64, 3)).astype("float32")
     y = x[:, :2]
@@ -516,7 +517,7 @@ def test_the_logs_hold_the_kinetic_temperature(scheme):
     metric = preconditioners.RMSProp(epsilon=1e-4)
     optimizer = SGHMC(
         0.05,
-        100,
+        num_data=100,
         scheme=scheme,
         temperature=0.3,
         prior=kl.priors.Normal(2.0),
@@ -580,7 +581,6 @@ def test_auto_bounds_the_noise_of_minibatches():
         ({"scheme": "leapfrog"}, "`scheme` must be one of.*scheme='leapfrog'"),
         ({"noise_estimate": -1.0}, "`noise_estimate` must not be negative"),
         ({"noise_estimate": "fisher"}, '`noise_estimate` must be None.*"successive_differences"'),
-        ({"batch_size": 20}, "without momentum.*batch_size=20.*noise_estimate"),
         (
             {"preconditioner": preconditioners.RMSProp(divergence=True)},
             "divergence term.*divergence=True",

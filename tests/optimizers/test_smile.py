@@ -90,6 +90,39 @@ def test_direction_has_length_one_over_all_variables():
         assert squares == pytest.approx(1.0, abs=1e-5)
 
 
+class FixedScale(kl.SMILE):
+    """P, the scale of the weights, is given and not estimated; no noise of minibatches is seen."""
+
+    fixed = None
+
+    def _scale(self):
+        return self.fixed
+
+    def _rescaled(self, noisy, is_bad):
+        return self.fixed, 0.0, []
+
+
+def test_a_scale_is_a_change_of_coordinates():
+    """Steps with P are those without in φ = θ/P, where the slopes are P ∇: in drift and in kick."""
+    rng = np.random.default_rng(0)
+    scale, start, variances = rng.uniform(0.2, 3.0, 8), rng.normal(size=8), rng.uniform(0.5, 2.0, 8)
+
+    def path(by, factor):
+        optimizer = make(0.2, FixedScale, preconditioned=by is not None)
+        optimizer.fixed = None if by is None else [ops.convert_to_tensor(by, "float32")]
+        θ = keras.Variable(start / factor)
+        optimizer.build([θ])
+        for _ in range(5):
+            slopes = factor**2 * ops.convert_to_numpy(θ) / variances
+            slopes = slopes if by is None else slopes / factor
+            optimizer.apply([ops.convert_to_tensor(slopes.astype("float32"))])
+        return factor * ops.convert_to_numpy(θ)
+
+    scaled = path(scale, np.ones(8))
+    np.testing.assert_allclose(scaled, path(None, scale), rtol=1e-4, atol=1e-4)
+    assert np.abs(scaled - path(None, np.ones(8))).max() > 0.05
+
+
 def test_a_step_is_as_long_as_it_says():
     optimizer = make(0.3)
     variables = [keras.Variable(np.ones((3, 4))), keras.Variable(np.ones(5))]
@@ -224,7 +257,6 @@ def test_mutants_fail_the_test_of_the_law(mutant):
 
 
 @needs_speed
-@slow
 def test_num_data_sets_the_width():
     _, ratios, _ = law(make(1.0, num_data=2))
     assert ratios.mean() == pytest.approx(0.5, rel=0.05)

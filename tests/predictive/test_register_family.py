@@ -8,10 +8,17 @@ from scipy import special, stats
 from targets.statistics_cases import measured
 
 import keras_langevin as kl
-from keras_langevin.predictive import registry
+from keras_langevin.predictive import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    HeteroscedasticGaussian,
+    registry,
+)
 from keras_langevin.predictive.fisher_scores import scores
 from keras_langevin.predictive.output import resolve_families
 from keras_langevin.predictive.quality_of_samples import ranks_among_samples
+from keras_langevin.report.findings import findings
 from keras_langevin.storage.sample import Sample
 
 BACKEND = keras.backend.backend()
@@ -89,9 +96,13 @@ class Laplace(kl.predictive.Family):
 
 @pytest.fixture
 def table(monkeypatch):
-    """The tables as they were, after the test too."""
-    monkeypatch.setattr(registry, "_BY_NAME", dict(registry._BY_NAME))
-    monkeypatch.setattr(registry, "_BY_LOSS", dict(registry._BY_LOSS))
+    """The package's own families alone; after the test the tables are as they were."""
+
+    def own(table):
+        return {k: v for k, v in table.items() if "keras_langevin" in str(v)}
+
+    for name in ("_BY_NAME", "_BY_LOSS"):
+        monkeypatch.setattr(registry, name, own(getattr(registry, name)))
 
 
 @pytest.fixture
@@ -304,6 +315,41 @@ def test_ranks_are_uniform_for_the_right_rates_alone():
     assert p_value(np.repeat(rates.mean(axis=0, keepdims=True), 4, axis=0)) < 1e-6
 
 
+FAMILIES = [
+    *[Categorical(name) for name in Categorical.choices()],
+    *[Bernoulli(name) for name in Bernoulli.choices()],
+    Gaussian(0.7),
+    Gaussian("mse"),
+    HeteroscedasticGaussian(),
+    Poisson(),
+    Laplace(),
+]
+
+
+def parameters_of(family, copies):
+    """NumPy, of one member and one example's outputs, the same `copies` times."""
+    outputs = np.float32([0.2, 0.5, -0.3, 0.1])
+    if "probabilities" in family.output:
+        outputs = np.float32([0.2, 0.45, 0.1, 0.25])
+    outputs = tensor(np.broadcast_to(outputs, (1, copies, 4)))
+    return keras.tree.map_structure(array, family.parameters(outputs))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.output)
+def test_every_family_draws_what_it_says(family):
+    """Mean and variance of 20,000 draws, to five standard errors."""
+    parameters = parameters_of(family, 20_000)
+    mean, variance = (array(m(parameters))[0, 0] for m in (family.mean, family.variance))
+    y = np.asarray(family.sample(parameters, np.random.default_rng(0)), "float64")[0]
+    assert y.shape == (20_000, *mean.shape)
+    squares = (y - mean) ** 2
+    assert (np.abs(y.mean(axis=0) - mean) < 5 * y.std(axis=0) / 20_000**0.5).all()
+    assert (np.abs(squares.mean(axis=0) - variance) < 5 * squares.std(axis=0) / 20_000**0.5).all()
+    if type(family).cdf is not kl.predictive.Family.cdf:
+        ranks = array(family.cdf(parameters, tensor(y)))[0]
+        assert stats.kstest(ranks[:, 0], "uniform").pvalue > 1e-3
+
+
 def test_log_gamma_equals_scipy():
     x = np.concatenate([[1e-6, 1e-3, 0.5, 7.9999, 8.0], np.arange(1, 40), [1e3, 1e6]])
     found = array(kl.predictive.log_gamma(tensor(x)))
@@ -354,6 +400,15 @@ def test_a_report_tells_what_it_could_not_measure():
         rows["coverage_90"].meaning
     )
     assert "negative_log_likelihood_of_guessing" not in rows and figures == []
+
+
+def test_advice_names_a_gaussian_only_where_there_is_one():
+    numbers = {"coverage_90": 0.5, "num_labels": 1000}
+    of_gaussians = {**numbers, "continuous_ranked_probability_score": 0.3}
+    for found, has_noise in ((numbers, False), (of_gaussians, True)):
+        (finding,) = findings(found)
+        assert finding.title == "Predictive intervals are too narrow."
+        assert ("GaussianNLL" in finding.advice) == has_noise
 
 
 # ------------------------------------------------------------------------- where it is used
@@ -430,7 +485,8 @@ def test_an_ensemble_of_counts(poisson, tmp_path):
     assert 0 <= report["coverage_90"] <= 1
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras writes SavedModels on TensorFlow and JAX")
+@pytest.mark.backend
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="where ensembles are served")
 def test_an_ensemble_of_counts_is_exported_with_its_quantiles(poisson, tmp_path):
     import tensorflow as tf
 

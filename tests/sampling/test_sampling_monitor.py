@@ -8,7 +8,7 @@ import pytest
 from cases import JIT_IF_NEEDED
 
 import keras_langevin as kl
-from keras_langevin.diagnostics.lanczos import CurvatureProbe
+from keras_langevin.learning_rate.curvature import CurvatureProbe
 from keras_langevin.learning_rate.limits import measure
 
 N, D, BATCH = 200, 30, 20

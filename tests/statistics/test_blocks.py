@@ -165,3 +165,12 @@ def test_blocks_of_a_rule():
     layer.build((None, 3))
     (block,) = blocks_of(find_rule(layer), layer)
     assert block.kernel is layer.kernel and block.bias is layer.bias
+
+
+@pytest.mark.parametrize("wanted", [None, "diagonal"])
+def test_an_optimizer_of_keras_may_ask_for_statistics(wanted):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.statistics = wanted
+    kl.track_statistics(model, optimizer)
+    assert kl.statistics.is_tracked(model) == (wanted is not None)

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from targets.restartable import restartable
 
 import keras_langevin as kl
 
@@ -25,4 +26,17 @@ def compiled(learning_rate="auto", sampler=kl.QDOPLangevin, **arguments):
         optimizer=sampler(learning_rate, **arguments),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
+    return model
+
+
+@restartable
+def _automatic():
+    model = compiled()
+    return kl.track_statistics(model, model.optimizer)
+
+
+def automatic():
+    """QDOP with "auto", compiled once for all tests of a process; no rate has been found yet."""
+    model = _automatic()
+    model.optimizer.has_learning_rate = False
     return model
