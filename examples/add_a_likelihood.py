@@ -55,7 +55,7 @@ class Poisson(kl.predictive.Family):
         return generator.poisson(rate)
 
     def guess(self, y):  # what the mean of all labels would reach
-        return -float(ops.mean(log_poisson(y, np.log(y.mean()))))
+        return -ops.mean(log_poisson(y, ops.log(ops.mean(y))))
 
 
 keras.utils.set_random_seed(0)

@@ -5,7 +5,7 @@
 1 is the posterior of Bayes' rule and the right start. Below 1 the samples crowd around the best
 weights: often a little better in prediction, always too sure for what the model assumes. So choose
 it as you would a learning rate, by the likelihood of data held out, and say so when you report it.
-Here on scikit-learn's digits, from a network trained by Adam; the test set is looked at once.
+Here on scikit-learn's digits, from a network trained by Adam; the script tests its choice once.
 """
 
 import keras

@@ -145,6 +145,9 @@ class BayesianEnsembleModel(PredictiveModel):
         self.members = StackedMembers(network, stacks, member_batch_size)
         if network is not model:
             self.members.take_constants()
+        # So that Keras saves what is neither config nor weights, such as vocabularies; not through
+        # `__setattr__`, since the network's own weights are not the ensemble's.
+        self.__dict__["_member"] = network
         self.built = True
         metrics, weighted_metrics = metrics_of_probabilities(model, self.heads.families)
         self.compile(metrics=metrics, weighted_metrics=weighted_metrics)

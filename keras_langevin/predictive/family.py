@@ -128,7 +128,7 @@ class Family:
         raise self.missing("fisher_scores(outputs, draws)", 'a sampler with fisher="model"')
 
     def guess(self, y):
-        """Nats per label of the best constant prediction for the labels `y`, NumPy; None if not
+        """Nats per label of the best constant prediction for the labels `y`, a tensor; None if not
         known."""
         return None
 

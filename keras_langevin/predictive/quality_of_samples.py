@@ -1,6 +1,8 @@
 """How good the predictions of any likelihood are, from draws of y: rows and figures of a report."""
 
+import keras
 import numpy as np
+from keras import ops
 
 from keras_langevin.predictive.quality_of_numbers import (
     LEVELS,
@@ -18,7 +20,7 @@ def report_of_samples(family, parameters, y):
     """See `Family.report`."""
     mean, variance = (m.astype("float64") for m in family.moments_of(parameters))
     y = np.asarray(y, "float64").reshape(mean.shape[1:])
-    reached = family.guess(y)
+    reached = family.guess(ops.convert_to_tensor(y, keras.config.floatx()))
     rows = [] if reached is None else [guess(reached)]
     rows.append(root_mean_squared_error(mean, y))
     if not family.can_sample:

@@ -65,6 +65,13 @@ def test_tables_without_a_place_are_an_error(studies, tmp_path):
         studies.pages.with_tables(tmp_path / "rows.jsonl", {"one": "| 1 |", "two": "| 2 |"})
 
 
+def test_a_page_is_made_and_made_again(studies, tmp_path):
+    rows, tables = tmp_path / "rows.jsonl", {"one": "| 1 |", "two": "| 2 |"}
+    studies.pages.write(lambda path: studies.pages.with_tables(path, tables), rows)
+    first = rows.with_suffix(".md").read_text("utf-8")
+    assert "| 1 |" in first and studies.pages.with_tables(rows, tables) == first
+
+
 def test_r_hat_of_old_rows(studies):
     """Of the value that TensorFlow Probability has, and the rows hold."""
     tfp = pytest.importorskip("tensorflow_probability")

@@ -227,7 +227,6 @@ def test_a_bare_callback_with_steps():
         {"burn_in": -1},
         {"burn_in": True},
         {"burn_in": 1.0},
-        {"burn_in": None},
         {"thinning": 0},
         {"thinning": "2"},
         {"unit": "epochs"},

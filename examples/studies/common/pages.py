@@ -18,17 +18,18 @@ def write(page, rows):
 
 
 def with_tables(rows, tables):
-    """The page beside the rows with these tables between its marks; where there is no page yet, the
-    tables alone.
+    """The page beside the rows with these tables between its marks; where there is no page yet, a
+    page of the tables alone.
 
     Args:
         rows: `Path` of the file of rows.
         tables: Markdown by the name that the mark gives.
     """
     path = rows.with_suffix(".md")
-    if not path.exists():
-        return "\n\n".join(text.strip() for text in tables.values()) + "\n"
-    text = path.read_text(encoding="utf-8")
+    if path.exists():
+        text = path.read_text(encoding="utf-8")
+    else:
+        text = "\n\n".join(f"<!-- rows: {name} -->\n<!-- end of rows -->" for name in tables) + "\n"
     missing = tables.keys() - names(text)
     if missing:
         raise SystemExit(
