@@ -107,6 +107,7 @@ class SMILE(Sampler):
     """
 
     keeps_copy = False
+    _has_no_burn_in = False
 
     def __init__(
         self,
@@ -189,7 +190,10 @@ class SMILE(Sampler):
         self.num_closed = self.add_state((), "closed_steps")
         self.num_rejected = self.add_state((), "rejected_steps")
         self.rejected_in_a_row = self.add_state((), "rejected_in_a_row")
-        self.burn_in_is_over = self.add_state((), "burn_in_is_over")
+        # There is no burn-in where its end is told before TensorFlow builds, in the first step.
+        self.burn_in_is_over = self.add_variable(
+            (), "ones" if self._has_no_burn_in else "zeros", "float32", name="burn_in_is_over"
+        )
 
     def _make_rule(self):
         if self.tuner == "absolute":
@@ -357,7 +361,9 @@ class SMILE(Sampler):
                 "Give the sampler a burn-in, or the optimizer `tuning_steps`.",
                 stacklevel=4,
             )
-        self.burn_in_is_over.assign(1.0)
+        if self.built:
+            self.burn_in_is_over.assign(1.0)
+        self._has_no_burn_in = not self.built
 
     @property
     def _tunes_in_burn_in(self):

@@ -2,7 +2,7 @@
 
 Share: x = ℓs/(2(1+β)), 1 where the schemes become unstable; noise: ρ = ℓNV/(2T(1−β)).
 
-KERAS_BACKEND=jax python tests/optimizers/test_sghmc.py
+PYTHONPATH=tests KERAS_BACKEND=jax python tests/optimizers/test_sghmc.py
 prints what the laws measure over what is exact
 """
 

@@ -546,6 +546,16 @@ def test_arguments_are_checked(arguments, words):
         kl.SMILE(**{"num_data": 10, **arguments})
 
 
+@pytest.mark.parametrize("is_over", [False, True])
+def test_burn_in_may_be_over_before_the_optimizer_is_built(is_over):
+    """As in a fit on TensorFlow with `burn_in=0`."""
+    optimizer = kl.SMILE(num_data=10, tuning_steps=5)
+    if is_over:
+        optimizer.end_burn_in()
+    optimizer.build([keras.Variable(np.zeros(3))])
+    assert number(optimizer.burn_in_is_over) == is_over
+
+
 def test_one_weight_is_too_few():
     with pytest.raises(ValueError, match="at least 2 weights"):
         kl.SMILE(num_data=10).build([keras.Variable(1.0)])

@@ -219,7 +219,7 @@ def test_batch_normalization_that_is_frozen_is_no_obstacle():
 )
 def test_layers_without_a_rule_are_named(make):
     model = sequential((5, 4), make(), layers.Flatten(), layers.Dense(2, name="head"))
-    optimizer = keras.optimizers.SGD(0.1)
+    optimizer = Descent(0.1)
     optimizer.statistics = "diagonal"
     with pytest.warns(UserWarning, match=r"(?s)of the layers.*Euclidean.*register_rule"):
         statistics.track_statistics(model, optimizer)
@@ -231,7 +231,7 @@ def test_reversible_embedding_has_no_rule():
     embedding = layers.ReversibleEmbedding(7, 3, name="words")
     inputs = keras.Input((5,), dtype="int32")
     model = keras.Model(inputs, embedding(embedding(inputs), reverse=True))
-    optimizer = keras.optimizers.SGD(0.1)
+    optimizer = Descent(0.1)
     optimizer.statistics = "diagonal"
     with pytest.warns(UserWarning, match="ReversibleEmbedding 'words'"):
         statistics.track_statistics(model, optimizer)
@@ -240,7 +240,7 @@ def test_reversible_embedding_has_no_rule():
 def test_examples_that_are_not_first_have_no_rule():
     layer = layers.EinsumDense("ab,ac->ac", 3, name="odd")
     model = keras.Sequential([keras.Input((4,), batch_size=5), layer])
-    optimizer = keras.optimizers.SGD(0.1)
+    optimizer = Descent(0.1)
     optimizer.statistics = "diagonal"
     with pytest.warns(UserWarning, match="EinsumDense 'odd'"):
         statistics.track_statistics(model, optimizer)
