@@ -41,7 +41,7 @@ def take_constants(member, values):
         member: The network.
         values: An array for each of its weights, in the order of `named_weights`.
     """
-    layers = [layer for layer in flatten_layers(member) if hasattr(layer, "finalize_state")]
+    layers = [x for x in flatten_layers(member) if hasattr(x, "finalize_state") and x.weights]
     theirs = {id(variable) for layer in layers for variable in layer.weights}
     for variable, value in zip(named_weights(member).values(), values, strict=True):
         if id(variable) in theirs:
