@@ -504,7 +504,9 @@ def test_a_train_step_of_ones_own(case):
 
 def noise_per_step(learning_rate, steps, num_data=100, **kwargs):
     """η of each step, read off the variance 2η/N of the noise."""
-    changes = increments(kl.SGLD(learning_rate, num_data, prior=None, seed=1), steps, **kwargs)
+    changes = increments(
+        kl.SGLD(learning_rate, num_data=num_data, prior=None, seed=1), steps, **kwargs
+    )
     return changes.var(axis=1) * num_data / 2
 
 
