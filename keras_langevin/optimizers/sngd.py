@@ -59,8 +59,8 @@ class SNGD(NaturalGradient):
         gradient descent draws posterior samples in function space", arXiv:1806.09597v3, 2018,
         theorems 2, 3 and 5. That version contradicts itself in the signs of k: the ones here are
         those of its equation 23, under which the probability current of the stated law vanishes
-        (`tests/preconditioners/test_fisher_correction.py`). The equations of later versions could not be read.
-        Midpoint, finite difference and the choice of noise are this package's.
+        (`tests/preconditioners/test_fisher_correction.py`). The equations of later versions could
+        not be read. Midpoint, finite difference and the choice of noise are this package's.
     """
 
     def __init__(
