@@ -5,7 +5,7 @@ import json
 
 import keras
 import pytest
-from running import run_module
+from targets.running import run_module
 
 pytestmark = [
     pytest.mark.slow,

@@ -5,7 +5,7 @@ import re
 
 import keras
 import pytest
-from running import ROOT, run_script
+from targets.running import ROOT, run_script
 
 EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.stem != "__init__")

@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from running import run_module
+from targets.running import run_module
 
 import keras_langevin as kl
 from examples.studies.momentum import regression

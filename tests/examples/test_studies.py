@@ -8,7 +8,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from running import run_module
+from targets.running import run_module
 
 pytestmark = [
     pytest.mark.slow,
