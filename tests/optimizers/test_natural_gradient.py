@@ -208,7 +208,7 @@ def test_damping_lowers_the_temperature_unless_completed(sampler, share):
     exact = noise * (eta / (f + delta)) ** 2 / (1 - (1 - rate) ** 2 - spread)
     optimizer = sampler(
         eta,
-        problem.n,
+        num_data=problem.n,
         batch_size=batch_size,
         structure="diagonal",
         damping=delta,
