@@ -100,11 +100,9 @@ class Context:
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory):
-    """Made once. On JAX, programs that several examples have in common are compiled once."""
+def context():
     keras.utils.set_random_seed(0)
-    with compiled_once(tmp_path_factory.mktemp("compiled")):
-        yield Context()
+    return Context()
 
 
 @pytest.fixture(autouse=True)
@@ -118,28 +116,6 @@ def elsewhere(tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
 
     plt.close("all")
-
-
-@contextlib.contextmanager
-def compiled_once(folder):
-    if BACKEND != "jax":
-        yield
-        return
-    import jax
-
-    options = {
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
 
 
 def run(source, names, wanted=None):
