@@ -9,8 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # What JAX compiled, for the tests after this one, the other worker, processes that tests start and
 # the next run: two thirds of the time of a test that trains is compilation.
-COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "jax_compilations"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{Path.cwd()}/.pytest_cache/jax_compilations")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
