@@ -73,7 +73,13 @@ def test_ngd_samples_at_the_temperature_of_its_batches(learning_rate, batch_size
     """Covariance T (N F)⁻¹ on the linear Gaussian model; 1.054 and 1.336 of (ηN/2B)."""
     linear = Linear()
     optimizer = kl.NGD(
-        learning_rate, 600, batch_size=batch_size, damping=0.0, prior=None, seed=1, num_examples=600
+        learning_rate,
+        num_data=600,
+        batch_size=batch_size,
+        damping=0.0,
+        prior=None,
+        seed=1,
+        num_examples=600,
     )
     steps = 12_000 if BACKEND == "jax" else 4_000
     chain = linear_chain(optimizer, linear.x, linear.y, steps)

@@ -139,7 +139,7 @@ def test_the_midpoint_rule_agrees(correction):
     rate, n = 1e-3, 20
     optimizer = Chosen(
         rate,
-        n,
+        num_data=n,
         noise="gaussian",
         correction=correction,
         correction_method="midpoint",
