@@ -14,12 +14,12 @@ test: lint
 	KERAS_BACKEND=jax $(PYTEST) -m "$(QUICK)"
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "backend and $(QUICK)"
 
-# All on JAX, with the laws and the fuzzing; the quick tests on each backend, and on TensorFlow
-# also the long ones that are particular to it.
+# All on JAX, with the laws and the fuzzing; the quick tests on each backend, but for those that are
+# the same on all, and on TensorFlow also the long ones that are particular to it.
 test-all: lint $(VENV)/torch
 	KERAS_BACKEND=jax $(PYTEST)
-	KERAS_BACKEND=tensorflow $(PYTEST) -m "backend or ($(QUICK))"
-	KERAS_BACKEND=torch $(PYTEST) -m "$(QUICK)"
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "backend or ($(QUICK) and not neutral)"
+	KERAS_BACKEND=torch $(PYTEST) -m "$(QUICK) and not neutral"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

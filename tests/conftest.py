@@ -24,6 +24,16 @@ if os.environ.get("KERAS_LANGEVIN_MUTANT"):
     mutants.apply(os.environ["KERAS_LANGEVIN_MUTANT"])
 
 
+# Rooms of files, NumPy and words, in which no backend changes anything.
+NEUTRAL = ("calibration", "examples", "plotting", "storage")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(item.fspath).parent.name in NEUTRAL:
+            item.add_marker("neutral")
+
+
 @pytest.fixture(autouse=True)
 def fresh_session():
     """Names and seeds of one test do not depend on the tests before it."""

@@ -194,9 +194,9 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 
 def marks(name):
-    """Where compiling takes long, what trains is no part of the quick tests."""
+    """What trains is no part of the quick tests."""
     trains = any("fit(" in source or "learning_rate(" in source for source, _ in EXAMPLES[name])
-    return pytest.mark.law if trains and BACKEND != "jax" else ()
+    return pytest.mark.slow if trains else ()
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=marks(n)) for n in EXAMPLES])
@@ -207,6 +207,7 @@ def test_the_example_of_a_docstring_runs(name, context):
         run(source, names, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @pytest.mark.skipif(BACKEND != "jax", reason="pages are the same on every backend")
 def test_the_code_of_a_page_runs(page, context):

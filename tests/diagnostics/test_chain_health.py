@@ -50,12 +50,14 @@ def words(draws):
     return [kind for finding in found for phrase, kind in kinds.items() if phrase in finding]
 
 
+@pytest.mark.law
 @every_row("length, rho", [(20, 0.0), (50, 0.0), (50, 0.6), (200, 0.9)])
 def test_right_chains_raise_few_alarms(length, rho):
     alarms = [words(predictions(length, rho, seed)) for seed in range(50)]
     assert sum(map(bool, alarms)) <= 1
 
 
+@pytest.mark.law
 @every_row("length", [20, 50, 400])
 def test_random_walks_have_not_moved(length):
     found = [words(predictions(length, 1.0, seed)) for seed in range(50)]

@@ -13,7 +13,7 @@ import keras_langevin as kl
 pytestmark = [
     # np.array(tensor, copy=False) in Keras' own torch backend.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
-    *([] if keras.backend.backend() == "jax" else [pytest.mark.slow]),
+    pytest.mark.slow,
 ]
 
 

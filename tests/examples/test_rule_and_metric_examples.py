@@ -14,7 +14,7 @@ from keras_langevin.statistics.registry import _RULES
 pytestmark = [
     # np.array(tensor, copy=False) in Keras' own torch backend.
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy"),
-    *([] if keras.backend.backend() == "jax" else [pytest.mark.slow]),
+    pytest.mark.slow,
 ]
 
 
