@@ -136,7 +136,8 @@ def test_a_constraint_warns():
 # ------------------------------------------------------------------ gradient accumulation
 
 
-@each(COLD, ("RMSPropLangevin",))
+# Labels drawn from the model are others in each backward pass.
+@each([case for case in COLD if case.variant != "model"], ("RMSPropLangevin",))
 def test_four_micro_batches_are_one_batch(case):
     def make(**kwargs):
         return case.make(0.02, 32, temperature=0.0, **kwargs)
@@ -269,8 +270,9 @@ def test_frozen_layers_stay(case):
     moved = [ops.convert_to_numpy(w) for n in (0, 2) for w in model.layers[n].weights[:2]]
     assert_moved(before[:2] + before[4:], moved)
     assert len(after) == 6
-    measured = {id(v.statistic.block.kernel) for v in optimizer.statistic_variables}
-    if optimizer.statistics:
+    blocks = [v.statistic.block for v in optimizer.statistic_variables]
+    measured = {id(block.kernel) for block in blocks if block is not None}
+    if measured or case.sampler is QDOP.sampler:
         assert measured == {id(model.layers[0].kernel), id(model.layers[2].kernel)}
 
 
