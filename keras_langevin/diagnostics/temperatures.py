@@ -114,11 +114,10 @@ def configurational_temperature(
             centres = [_centre(column, draws, others) for column in columns]
             for draw in draws:
                 values = [column[draw] for column in columns]
-                slopes = slope(values, batches.draw())
+                slopes = [checked_finite("gradient", g) for g in slope(values, batches.draw())]
                 products[draw] = [
                     np.sum((θ - c) * g) for θ, c, g in zip(values, centres, slopes, strict=False)
                 ]
-    checked_finite("gradient", products)
     series = np.c_[products / sizes, products.sum(axis=1) / sizes.sum()]
     return _averaged([series[chain] for chain in chains], names, optimizer.temperature)
 
