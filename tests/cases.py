@@ -37,6 +37,8 @@ class Case:
         inverse_without_data: The diagonal of C where no gradient arrives, of N and of σ for a
             prior N(0, σ²); None where a step is not −ηC∇G + √(2ηT/N) C^½ ξ.
         noise_without_data: Whether there is noise where no gradient arrives.
+        draws_labels: Whether labels are drawn from the model, so that a step depends on the seed
+            and on how many backward passes there were, also at T = 0, and needs a likelihood.
         needs_data: Whether the metric is measured on data before the first step.
         learning_rate: Of the tests in which any stable one serves.
         coldest: The lowest temperature it runs at; None where the minibatches set it.
@@ -59,6 +61,7 @@ class Case:
     stands_for_others: bool = False
     inverse_without_data: Callable | None = None
     noise_without_data: bool = True
+    draws_labels: bool = False
     needs_data: bool = False
     learning_rate: float = 0.1
     coldest: float | None = 0.0
@@ -145,7 +148,9 @@ SAMPLERS = [
     outer_product(
         kl.QDOPLangevin,
         "quasi_diagonal_inverse",
-        variants={"model": {"arguments": {"epsilon": 0.0, "fisher": "model"}}},
+        variants={
+            "model": {"arguments": {"epsilon": 0.0, "fisher": "model"}, "draws_labels": True}
+        },
         stands_for_others=True,
         resumes={"learning_rate": 1e-2},
         on_replicas=True,

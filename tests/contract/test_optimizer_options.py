@@ -24,7 +24,8 @@ import keras_langevin as kl
 
 BACKEND = keras.backend.backend()
 SGLD, RMSPROP, QDOP = (SAMPLER[n] for n in ("SGLD", "RMSPropLangevin", "QDOPLangevin"))
-COLD = [case for case in WITHOUT_DATA if case.coldest == 0.0]
+NO_LABELS = [case for case in WITHOUT_DATA if not case.draws_labels]
+COLD = [case for case in NO_LABELS if case.coldest == 0.0]
 both = pytest.mark.parametrize("case", [SGLD, QDOP], ids=["SGLD", "QDOPLangevin"])
 
 
@@ -136,8 +137,7 @@ def test_a_constraint_warns():
 # ------------------------------------------------------------------ gradient accumulation
 
 
-# Labels drawn from the model are others in each backward pass.
-@each([case for case in COLD if case.variant != "model"], ("RMSPropLangevin",))
+@each(COLD, ("RMSPropLangevin",))
 def test_four_micro_batches_are_one_batch(case):
     def make(**kwargs):
         return case.make(0.02, 32, temperature=0.0, **kwargs)
@@ -567,7 +567,7 @@ def optimizer_values(optimizer):
 
 
 # How often labels were drawn is a statistic, which a model's file leaves out.
-@each([c for c in WITHOUT_DATA if c.variant != "model"], ("SGHMC",), backend=True)
+@each(NO_LABELS, ("SGHMC",), backend=True)
 def test_a_saved_model_continues_as_if_it_had_not_stopped(case, tmp_path):
     straight = compiled(network(4, 2), case.make(0.01, 32, seed=1))
     two_epochs(straight)
