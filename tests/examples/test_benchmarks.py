@@ -20,12 +20,22 @@ def rows_of(script, folder, *arguments):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_step_takes_about_as_long_as_the_plain_optimizer():
+def ratios_of_steps():
     table = run_module("benchmarks.step_time", "--quick")
     lines = [[cell.strip() for cell in line.split("|")[3:7]] for line in table.splitlines()[2:]]
     ratios = {method: float(ratio) for method, _, rival, ratio in lines if "Keras" in rival}
     assert len(ratios) == 6
-    assert ratios["SGLD"] < 2 and ratios["QDOPLangevin"] < 4
+    return ratios
+
+
+def test_a_step_takes_about_as_long_as_the_plain_optimizer():
+    """In one of three runs: what else the machine does slows a step, and never speeds it up."""
+    measured = []
+    for _ in range(3):
+        measured.append(ratios_of_steps())
+        if measured[-1]["SGLD"] < 2 and measured[-1]["QDOPLangevin"] < 4:
+            return
+    pytest.fail(f"Steps take too long over those of Keras' optimizers: {measured}")
 
 
 def test_an_ensemble_predicts_faster_than_a_loop(tmp_path):
