@@ -61,7 +61,9 @@ class LayerRule:
         if activation is None:
             yield lambda z: z
             return
-        layer.activation = keras.activations.linear
+        # torch lets no function stand where a module stood.
+        is_layer = isinstance(activation, keras.layers.Layer)
+        layer.activation = None if is_layer else keras.activations.linear
         try:
             yield activation
         finally:
