@@ -144,9 +144,8 @@ def kinetic_temperature(optimizer) -> Temperature:
         F. Wenzel et al., "How Good is the Bayes Posterior in Deep Neural Networks Really?", ICML
         2020, section 4.2 and appendix D.
     """
-    sampler = as_sampler(optimizer)
-    energies = sampler.kinetic_energies()
-    if energies is None:
+    found = stated_kinetic_temperature(as_sampler(optimizer))
+    if found is None:
         is_built = getattr(inner_optimizer(optimizer), "built", False)
         raise ValueError(
             "Only a sampler with momenta, such as `kl.SGHMC`, has kinetic energies, from the first "
@@ -154,7 +153,14 @@ def kinetic_temperature(optimizer) -> Temperature:
             f"{'built' if is_built else 'not built'}. Train with it first; for other samplers "
             "there is `kl.diagnostics.configurational_temperature`."
         )
-    optimizer = sampler
+    return found
+
+
+def stated_kinetic_temperature(optimizer):
+    """The same of a sampler, None where it states no energies: these are read once."""
+    energies = optimizer.kinetic_energies()
+    if energies is None:
+        return None
     names = [v.path for v in optimizer.sampled_variables]
     sizes = np.array([math.prod(v.shape) for v in optimizer.sampled_variables])
     bands = [_scaled(chi_squared_band(size), optimizer.temperature) for size in sizes]

@@ -150,7 +150,7 @@ class NaturalGradient(Sampler):
         if self.injects_noise:
             return self._temperature
         share = 1 / self.batch_size - 1 / self.num_data
-        return float(ops.convert_to_numpy(self.learning_rate)) * self.num_data / 2 * share
+        return self.present_learning_rate * self.num_data / 2 * share
 
     @temperature.setter
     def temperature(self, value):
@@ -188,7 +188,7 @@ class NaturalGradient(Sampler):
         if isinstance(dataset, RandomBatches):
             return
         n, b = self.num_data, self.batch_size
-        balance = epoch_balance(float(ops.convert_to_numpy(self.learning_rate)), max(n // b, 1))
+        balance = epoch_balance(self.present_learning_rate, max(n // b, 1))
         rest = f", and the last batch of an epoch has only {n % b:g} examples" if n % b else ""
         warnings.warn(
             "Batches that go through shuffled data balance each other out within an epoch: at "

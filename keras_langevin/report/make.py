@@ -9,7 +9,7 @@ from keras_langevin import plotting
 from keras_langevin.diagnostics.ensemble_size import running_log_predictive_density
 from keras_langevin.diagnostics.temperatures import (
     configurational_temperature,
-    kinetic_temperature,
+    stated_kinetic_temperature,
 )
 from keras_langevin.keras_internals import data_in_memory
 from keras_langevin.predictive.row import Row, drawing
@@ -116,8 +116,9 @@ def _sampler(ensemble, model, training_data, data, batch_size):
         rate = sampler.rate_of(optimizer)
         draw = drawing(plotting.metric_spectrum, eigenvalues, learning_rate=rate)
         figures.append(("Curvature in units of the metric", draw))
-    if optimizer.kinetic_energies() is not None and optimizer.temperature > 0:
-        rows += sampler.temperatures("kinetic", kinetic_temperature(optimizer))
+    kinetic = stated_kinetic_temperature(optimizer) if optimizer.temperature > 0 else None
+    if kinetic is not None:
+        rows += sampler.temperatures("kinetic", kinetic)
     lengths = np.unique(ensemble.chains, return_counts=True)[1]
     if training_data is not None and optimizer.temperature > 0 and min(lengths) >= FEWEST:
         draws = sampler.evenly(ensemble, MOST_DRAWS)

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 from keras import ops
 
-from keras_langevin.diagnostics.temperatures import kinetic_temperature
+from keras_langevin.diagnostics.temperatures import stated_kinetic_temperature
 from keras_langevin.keras_internals import batch_size_of_fit, inner_optimizer
 from keras_langevin.learning_rate.limits import NOISE_WARNING
 from keras_langevin.optimizers.snapshots import as_sampler
@@ -64,9 +64,9 @@ class SamplerLogs:
 
 
 def _kinetic_temperature(sampler):
-    if not sampler.temperature or sampler.kinetic_energies() is None:
+    found = stated_kinetic_temperature(sampler) if sampler.temperature else None
+    if found is None:
         return {}
-    found = kinetic_temperature(sampler)
     return {
         "kinetic_temperature": found.value,
         "kinetic_temperature_low": found.low,
