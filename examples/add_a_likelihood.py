@@ -1,4 +1,4 @@
-"""How to add a likelihood: counts, as Poisson numbers whose rate the network predicts.
+"""How to add a likelihood: counts, as Poisson numbers whose logarithmic rate the network predicts.
 
 A likelihood is a loss, the negative logarithm of the density p(y | outputs), and a family, which
 says what an ensemble, a report and `fisher="model"` need to know of it. Here a network learns how
@@ -33,7 +33,7 @@ class PoissonNLL(keras.losses.Loss):
 
 @kl.predictive.register_family(PoissonNLL)
 class Poisson(kl.predictive.Family):
-    output, meaning = "log_rates", "logarithms of the rates of counts"
+    output, meaning = "log_rates", "logarithms of the rates of counts"  # `"poisson"` has rates
     support = "counts"
 
     def parameters(self, outputs):  # what `predict_members` gives

@@ -3,9 +3,9 @@
     python examples/choose_temperature.py
 
 1 is the posterior of Bayes' rule and the right start. Below 1 the samples crowd around the best
-weights: often a little better in prediction, always too sure for what the model assumes. So choose
-it as you would a learning rate, by the likelihood of data held out, and say so when you report it.
-Here on scikit-learn's digits, from a network trained by Adam; the script tests its choice once.
+weights: often a little better in prediction, always too sure for what the model assumes. So let
+held-out data choose it (`kl.choose_temperature`), and say so when you report it. Here on
+scikit-learn's digits, from a network trained by Adam; the script tests its choice once.
 """
 
 import keras
@@ -36,7 +36,7 @@ def sample(temperature, start, x, y):
     model.compile(optimizer, LOSS)
     sampler = kl.PosteriorSampler(burn_in=50)
     model.fit(x, y, batch_size=32, epochs=150, callbacks=[sampler], verbose=0)
-    return sampler.ensemble()
+    return sampler
 
 
 def nll(ensemble, x, y):
@@ -57,15 +57,15 @@ def main():
     adam = kl.BayesianEnsembleModel(model, [start])
     print(f"Adam          held-out NLL {nll(adam, x_held, y_held):.3f}")
 
-    ensembles = {t: sample(t, start, x, y) for t in TEMPERATURES}
-    held_out = {t: nll(ensemble, x_held, y_held) for t, ensemble in ensembles.items()}
-    for temperature, value in held_out.items():
-        print(f"T = {temperature:<9g} held-out NLL {value:.3f}")
-    best = min(held_out, key=held_out.get)
-    test = {"chosen": nll(ensembles[best], x_test, y_test), "Adam": nll(adam, x_test, y_test)}
-    print(f"chosen T = {best:g}: test NLL {test['chosen']:.3f}, Adam {test['Adam']:.3f}")
+    found = kl.choose_temperature(
+        lambda temperature: sample(temperature, start, x, y), (x_held, y_held), TEMPERATURES
+    )
+    test = {"chosen": nll(found.ensemble, x_test, y_test), "Adam": nll(adam, x_test, y_test)}
+    print(
+        f"chosen T = {found.temperature:g}: test NLL {test['chosen']:.3f}, Adam {test['Adam']:.3f}"
+    )
 
-    plt.semilogx(list(held_out), list(held_out.values()), "o-", label="posterior")
+    plt.semilogx(list(found.losses), list(found.losses.values()), "o-", label="posterior")
     plt.axhline(nll(adam, x_held, y_held), color="gray", label="Adam")
     plt.gca().set(xlabel="temperature", ylabel="held-out NLL, nats", ylim=(0, 0.2))
     plt.legend()

@@ -63,8 +63,8 @@ def main():
     report("trained", *(softmax.predict(a, verbose=0) for a in (x_test, noise)), y_test)
 
     model.compile(kl.QDOPLangevin(num_data=len(x), prior=kl.priors.FanInNormal(50)), LOSS)
-    sampler = kl.PosteriorSampler(burn_in=20)
-    model.fit(x, y, batch_size=32, epochs=60, callbacks=[sampler], verbose=0)
+    sampler = kl.PosteriorSampler(burn_in=40)
+    model.fit(x, y, batch_size=32, epochs=120, callbacks=[sampler], verbose=0)
 
     ensemble = sampler.ensemble()
     report("ensemble", *(ensemble.predict(a, verbose=0) for a in (x_test, noise)), y_test)

@@ -36,11 +36,14 @@ from keras_langevin.optimizers import (
     SamplerProtocol,
 )
 from keras_langevin.random_batches import RandomBatches
+from keras_langevin.sampling.chain_folders import ChainContext
 from keras_langevin.sampling.chains import ChainError, sample_chains
 from keras_langevin.sampling.monitor import SamplingMonitor
 from keras_langevin.sampling.posterior_sampler import PosteriorSampler
+from keras_langevin.sampling.temperature_choice import TemperatureChoice, choose_temperature
 from keras_langevin.sampling.validation import EnsembleValidation
 from keras_langevin.statistics import track_statistics, untrack_statistics
+from keras_langevin.statistics.held_normalization import freeze_batch_normalization
 from keras_langevin.storage.sample import Sample
 from keras_langevin.storage.sample_store import (
     CorruptSampleError,
@@ -59,6 +62,7 @@ __all__ = [
     "SNGD",
     "BNPLangevin",
     "BayesianEnsembleModel",
+    "ChainContext",
     "ChainError",
     "CorruptSampleError",
     "DOPLangevin",
@@ -74,10 +78,13 @@ __all__ = [
     "SamplerProtocol",
     "SamplingMonitor",
     "StorageError",
+    "TemperatureChoice",
     "WriteConflictError",
     "calibration",
+    "choose_temperature",
     "diagnostics",
     "find_learning_rate",
+    "freeze_batch_normalization",
     "losses",
     "plotting",
     "preconditioners",

@@ -7,6 +7,8 @@ fuses into the weight update; torch, which has no unsigned arithmetic, reseeds i
 generator from the same key.
 """
 
+import contextlib
+import contextvars
 import functools
 import operator
 
@@ -36,40 +38,69 @@ def standard_normal(shape, seed: int, iteration, stream: int, exact=False):
     return ops.reshape(numbers, shape)
 
 
-def random_signs(shape, seed: int, iteration, stream: int):
+def random_signs(shape, seed: int, iteration, stream: int, replica=0, num_replicas=1):
     """Independent +1 and -1, equally likely, float32. The same key gives signs that are
     independent of the `standard_normal` numbers.
 
     Args:
         shape: Shape of the result. Sizes may be tensors, such as TensorFlow's batch size.
         seed, iteration, stream: As in `standard_normal`.
+        replica, num_replicas: Of a batch that is shared by so many, those of one's rows.
     """
     if keras.backend.backend() == "torch":
-        return _torch_signs(tuple(shape), seed, iteration, stream)
+        return _torch_signs(tuple(shape), seed, iteration, stream, replica, num_replicas)
     count = functools.reduce(operator.mul, shape, 1)
-    words = _words(count, seed, iteration, stream, _SIGNS)
+    words = _words(count, seed, iteration, stream, _SIGNS, first=count * replica)
     signs = ops.where(words > word(0x7FFFFFFF), -1.0, 1.0)
     return ops.cast(ops.reshape(signs, shape), "float32")
 
 
 _SIGNS = 1  # a second family of streams
+_SEEDS_OF_CHAINS = contextvars.ContextVar("seeds of chains", default=None)
 
 
-def _words(count, seed, iteration, *stream):
-    first, second = _keys(seed, iteration, *stream)
-    counter = ops.cast(ops.arange(count, dtype="int32"), "uint32")
-    words = _mix(ops.bitwise_xor(counter, first))
-    return _mix(words + second)
+@contextlib.contextmanager
+def seeds_of_chains(seeds, chain):
+    """Inside, a step that is traced for one chain draws the numbers of any of several.
+
+    Args:
+        seeds: From a seed that the step knows to those of all chains: `{3: [3, 8, 5]}`.
+        chain: Integer scalar (tensor), the place of the chain among them.
+    """
+    token = _SEEDS_OF_CHAINS.set((seeds, chain))
+    try:
+        yield
+    finally:
+        _SEEDS_OF_CHAINS.reset(token)
+
+
+def _words(count, seed, iteration, *stream, first=0):
+    """Of a sequence of words those from the `first` on."""
+    one, other = _keys(seed, iteration, *stream)
+    counter = ops.cast(ops.arange(count, dtype="int32") + first, "uint32")
+    words = _mix(ops.bitwise_xor(counter, one))
+    return _mix(words + other)
 
 
 def _keys(seed, iteration, *stream):
     """Two 32-bit words. The words of (seed, stream) are themselves hashed: were they added as
     they are, seed 2 would repeat the noise of seed 1 one step later."""
-    own = np.random.SeedSequence(seed, spawn_key=stream).generate_state(2)
+    own = _words_of_seed(seed, stream)
     iteration = ops.cast(iteration, "uint32")
-    first = _mix(iteration + word(int(own[0])))
-    second = _mix(first + word(int(own[1])))
+    first = _mix(iteration + own[0])
+    second = _mix(first + own[1])
     return first, second
+
+
+def _words_of_seed(seed, stream):
+    seeds, chain = _SEEDS_OF_CHAINS.get() or ({}, None)
+    found = [
+        np.random.SeedSequence(one, spawn_key=stream).generate_state(2)
+        for one in seeds.get(seed, [seed])
+    ]
+    if seed not in seeds:
+        return [word(int(own)) for own in found[0]]
+    return ops.take(ops.convert_to_tensor(np.stack(found)), chain, axis=0)
 
 
 def _mix(words):
@@ -89,12 +120,13 @@ def _torch_normal(shape, seed, iteration, stream):
     return torch.randn(shape, generator=generator, device=generator.device)
 
 
-def _torch_signs(shape, seed, iteration, stream):
+def _torch_signs(shape, seed, iteration, stream, replica, num_replicas):
     import torch
 
     generator = _torch_generator(seed, iteration, stream, _SIGNS)
-    bits = torch.randint(0, 2, shape, generator=generator, device=generator.device)
-    return ops.cast(2 * bits - 1, "float32")
+    all_shape = (num_replicas, *shape)
+    bits = torch.randint(0, 2, all_shape, generator=generator, device=generator.device)
+    return ops.cast(2 * bits[replica] - 1, "float32")
 
 
 def _torch_generator(seed, iteration, *stream):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_langevin.arguments import integer, seed_number
-from keras_langevin.training_data import num_examples, training_data
+from keras_langevin.training_data import num_examples, rows, training_data
 
 
 class RandomBatches(keras.utils.PyDataset):
@@ -53,16 +53,16 @@ class RandomBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         generator = np.random.default_rng((self.seed, self.epoch, index))
-        rows = generator.choice(self.num_data, self.batch_size, replace=False)
-        return tuple(part for part in self._rows(rows) if part is not None)
+        numbers = generator.choice(self.num_data, self.batch_size, replace=False)
+        return tuple(part for part in self._rows(numbers) if part is not None)
 
     def examples(self, count):
         """`(x, y)` of up to `count` different examples."""
         order = np.random.default_rng(self.seed).permutation(self.num_data)
         return self._rows(order[:count])[:2]
 
-    def _rows(self, rows):
-        return keras.tree.map_structure(lambda a: None if a is None else a[rows], self.data)
+    def _rows(self, numbers):
+        return rows(self.data, numbers)
 
     def on_epoch_end(self):
         self.epoch += 1

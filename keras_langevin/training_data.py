@@ -1,18 +1,24 @@
 """Checks of data as `fit` takes them: arrays, or nested arrays, whose first axis counts
 examples."""
 
+import contextlib
+
 import keras
 import numpy as np
 
 from keras_langevin.arguments import array, shorten
+from keras_langevin.keras_internals import has_rows, native_tensor, rows_of, sliceable
 
 KINDS = "biufUS"  # layers may take strings
 
 
 def training_data(x, y=None, sample_weight=None):
-    """`(x, y, sample_weight)` as NumPy arrays, all of the same examples; None stays None."""
+    """`(x, y, sample_weight)` as NumPy arrays, all of the same examples; None stays None.
+
+    Sparse matrices, ragged tensors and strings stay what they are; `rows` takes examples of them.
+    """
     data = tuple(
-        keras.tree.map_structure(lambda a, n=name: None if a is None else array(n, a, KINDS), value)
+        keras.tree.map_structure(lambda a, n=name: None if a is None else _array(n, a), value)
         for name, value in (("x", x), ("y", y), ("sample_weight", sample_weight))
     )
     sizes = [a.shape[:1] for a in keras.tree.flatten(data) if a is not None]
@@ -23,9 +29,30 @@ def training_data(x, y=None, sample_weight=None):
     return data
 
 
+def _array(name, values):
+    values = sliceable(values)
+    if has_rows(values):
+        return values
+    with contextlib.suppress(Exception):  # `array` says what NumPy cannot read
+        found = np.asarray(values)
+        if found.dtype.kind == "O" and all(isinstance(one, (str, bytes)) for one in found.flat):
+            return found
+    return array(name, values, KINDS)
+
+
+def rows(data, index):
+    """Those examples of nested arrays, by a slice or by numbers."""
+    return keras.tree.map_structure(lambda a: None if a is None else rows_of(a, index), data)
+
+
 def num_examples(data) -> int:
     """Examples in nested arrays."""
-    return len(next(a for a in keras.tree.flatten(data) if a is not None))
+    return next(a for a in keras.tree.flatten(data) if a is not None).shape[0]
+
+
+def tensors(data):
+    """Nested arrays as the backend's own; None stays None."""
+    return keras.tree.map_structure(lambda a: None if a is None else native_tensor(a), data)
 
 
 def joined(parts):

@@ -9,6 +9,17 @@ def is_statistic(variable: keras.Variable) -> bool:
     return getattr(variable, "statistic", None) is not None
 
 
+def own_statistics(variables) -> list[keras.Variable]:
+    """The statistics of a model itself among its variables, where they stand first: not those of a
+    tracked model inside of it."""
+    found = [v for v in variables if is_statistic(v)]
+    return [v for v in found if _tracking(v) is _tracking(found[0])]
+
+
+def _tracking(statistic):
+    return getattr(statistic, "tracking", None)
+
+
 def parameters(model: keras.Model) -> list[keras.Variable]:
     """The variables that are sampled: `model.trainable_variables` without the statistics."""
     return [v for v in model.trainable_variables if not is_statistic(v)]

@@ -24,14 +24,29 @@ if os.environ.get("KERAS_LANGEVIN_MUTANT"):
     mutants.apply(os.environ["KERAS_LANGEVIN_MUTANT"])
 
 
-# Rooms of files, NumPy and words, in which no backend changes anything.
+# Rooms of files, NumPy and words, in which no backend changes anything. Elsewhere a test is marked.
 NEUTRAL = ("calibration", "examples", "plotting", "storage")
+
+# Rooms of long chains and of clocks, where XLA must optimize what it compiles.
+OPTIMIZED = ("examples", "fuzz", "laws")
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(item.fspath).parent.name in NEUTRAL:
             item.add_marker("neutral")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Elsewhere a network of a dozen weights takes a few steps: what XLA spends on optimizing them
+    is more than they take. Processes that a test starts do as it does."""
+    is_optimized = Path(item.fspath).parent.name in OPTIMIZED
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(not is_optimized))
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_disable_most_optimizations", not is_optimized)
 
 
 @pytest.fixture(autouse=True)

@@ -532,8 +532,7 @@ def log_of_the_mean_of_logs(change):
     """The mean log density in the place of the log of the mean density."""
     from keras import ops
 
-    for module in ("categorical", "bernoulli", "family"):
-        change(f"predictive.{module}:log_mean_exp", instead(lambda x: ops.mean(x, axis=0)))
+    change("predictive.family:log_mean_exp", instead(lambda x: ops.mean(x, axis=0)))
 
 
 @mutant(*PREDICTIVE, chosen="test_predictive or uncertainty or evaluate")
@@ -554,8 +553,6 @@ def mean_of_logits(change):
 
     def call(self, inputs):
         outputs = self.members.outputs(inputs)
-        if self.gives_outputs:
-            return outputs
         means = self.heads.each(lambda family, o: family.means(ops.mean(o, axis=0)), outputs)
         return self.heads.packed(means)
 

@@ -7,6 +7,8 @@ import keras
 import mutants
 import pytest
 
+pytestmark = pytest.mark.neutral
+
 
 @pytest.mark.parametrize("name", mutants.MUTANTS)
 def test_what_it_changes_is_there(name):

@@ -131,7 +131,7 @@ def stddev(prior, variable):
 
 def test_fan_in_of_the_layers():
     layers = keras.layers
-    prior = priors.FanInNormal(scale=3.0, bias_stddev=0.2)
+    prior = priors.FanInNormal(scale=3.0, bias_stddev=0.2, embedding_stddev=0.4)
     dense = built(layers.Dense(7), 5)
     convolution = built(layers.Conv2D(7, (3, 2)), 8, 8, 5)
     depthwise = built(layers.DepthwiseConv2D((3, 2), depth_multiplier=2), 8, 8, 5)
@@ -144,11 +144,12 @@ def test_fan_in_of_the_layers():
         (depthwise.kernel, 3 * 2),
         (separable.depthwise_kernel, 3 * 2),
         (separable.pointwise_kernel, 5),
-        (embedding.embeddings, 1),
     ]:
         assert stddev(prior, variable) == pytest.approx((3.0 / fan_in) ** 0.5), variable.path
     for variable in (dense.bias, convolution.bias, depthwise.bias, normalization.gamma):
         assert stddev(prior, variable) == 0.2, variable.path
+    assert prior.for_variable(normalization.gamma).mean == 1.0
+    assert stddev(prior, embedding.embeddings) == 0.4
 
 
 def test_the_first_pattern_that_matches_decides():

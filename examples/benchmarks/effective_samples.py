@@ -79,7 +79,7 @@ class Problem:
         return kl.warm_up_metric(model, self.x, self.y, self.batch_size)
 
     def learning_rate(self, cls):
-        model = self.compiled(cls(1e-9, num_data=self.num_data))
+        model = self.compiled(cls(1e-9, num_data=self.num_data, prior=peers.PRIOR))
         found = kl.diagnostics.step_size(model, self.x, self.y, self.batch_size)
         return float(f"{self.rate_from(found):.4g}")
 
@@ -173,7 +173,7 @@ class Images(Problem):
         self.num_data = len(self.x)
         keras.utils.set_random_seed(0)
         self.model = network(self.sizes)
-        optimizers = "adam", kl.QDOPLangevin(num_data=self.num_data)
+        optimizers = "adam", kl.QDOPLangevin(num_data=self.num_data, prior=peers.PRIOR)
         for optimizer, count in zip(optimizers, epochs, strict=True):
             self.model.compile(optimizer, self.loss)
             sampler = kl.PosteriorSampler(burn_in=count)  # it chooses the learning rate
@@ -214,7 +214,9 @@ PROBLEMS = {"regression": Regression, "mnist": Images, "digits": Images}
 
 def own_draws(problem, cls, learning_rate, seed):
     keras.utils.set_random_seed(seed)
-    model = problem.compiled(cls(learning_rate, num_data=problem.num_data, seed=seed))
+    model = problem.compiled(
+        cls(learning_rate, num_data=problem.num_data, prior=peers.PRIOR, seed=seed)
+    )
     sampler = kl.PosteriorSampler(problem.burn_in, problem.thinning, unit="step")
     last = problem.burn_in + problem.draws * problem.thinning
     epochs = -(-last // (len(problem.x) // problem.batch_size))
@@ -265,7 +267,7 @@ def milliseconds(problem, rates, turns):
     epochs = {}
     for name, rate in rates.items():
         if name in OWN:
-            model = problem.compiled(OWN[name](rate, num_data=problem.num_data))
+            model = problem.compiled(OWN[name](rate, num_data=problem.num_data, prior=peers.PRIOR))
             epochs[name] = problem.epoch(model)
         else:
             make = peers.installed()[name]

@@ -47,10 +47,12 @@ def gaussian(outputs, y):
     return (-0.5 * ((outputs - y) ** 2).sum(-1)).mean()
 
 
+PRIOR = kl.priors.FanInNormal(10.0)
+
+
 def prior_precisions(model):
-    """Of the default prior of the package, one a variable."""
-    prior = kl.priors.FanInNormal()
-    return [prior.for_variable(v).precision(v.shape) for v in model.trainable_variables]
+    """Of `PRIOR`, one a variable."""
+    return [PRIOR.for_variable(v).precision(v.shape) for v in model.trainable_variables]
 
 
 def log_prior(weights, precisions):

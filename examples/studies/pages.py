@@ -22,9 +22,11 @@ from examples.benchmarks import (
 from examples.studies import readme_tables
 from examples.studies.bnp import bandit, resnet, simulation
 from examples.studies.common import pages
+from examples.studies.default_settings import default_settings
 from examples.studies.mnist import report as natural_langevin
 from examples.studies.momentum import images, language, regression
 from examples.studies.natural_gradient import figures
+from examples.studies.reference_posteriors import report as reference_posteriors
 from examples.studies.ten_problems import ten_problems
 
 EXAMPLES = Path(__file__).parents[1]
@@ -42,11 +44,13 @@ PAGES = {
     "studies/bnp/bandit.jsonl": bandit.page,
     "studies/bnp/resnet.jsonl": resnet.page,
     "studies/bnp/simulation.jsonl": simulation.page,
+    "studies/default_settings/default_settings.jsonl": default_settings.page,
     "studies/mnist/natural_langevin.csv": natural_langevin.page,
     "studies/momentum/images.jsonl": images.page,
     "studies/momentum/language.jsonl": language.page,
     "studies/momentum/regression.jsonl": regression.page,
     "studies/natural_gradient/figures.jsonl": figures.page,
+    "studies/reference_posteriors/reference_posteriors.jsonl": reference_posteriors.page,
     "studies/ten_problems/ten_problems.jsonl": ten_problems.page,
 }
 

@@ -44,16 +44,21 @@ def continuous_ranked_probability_score(mean: ArrayLike, stddev: ArrayLike, y: A
         - T. Gneiting, A. E. Raftery, "Strictly Proper Scoring Rules, Prediction, and
           Estimation", Journal of the American Statistical Association 102, 2007.
     """
+    return float(np.mean(ranked_probability_scores(mean, stddev, y)))
+
+
+def ranked_probability_scores(mean, stddev, y):
+    """The score of each y by itself."""
     mean, stddev, y = checked_gaussians(mean, stddev, y)
-    distance = np.mean(mean_absolute(y - mean, stddev))
-    return float(distance - 0.5 * _mean_distance_of_pairs(mean, stddev))
+    distance = np.mean(mean_absolute(y - mean, stddev), axis=0)
+    return distance - 0.5 * _mean_distances_of_pairs(mean, stddev)
 
 
-def _mean_distance_of_pairs(mean, stddev):
+def _mean_distances_of_pairs(mean, stddev):
     """A member is compared with all after it at once: memory grows with members, not pairs."""
     members = len(mean)
-    total = np.sum(mean_absolute(np.zeros_like(mean), np.sqrt(2) * stddev))
+    total = np.sum(mean_absolute(np.zeros_like(mean), np.sqrt(2) * stddev), axis=0)
     for s in range(members - 1):
         spread = np.hypot(stddev[s], stddev[s + 1 :])
-        total += 2 * np.sum(mean_absolute(mean[s] - mean[s + 1 :], spread))
-    return total / (members * mean.size)
+        total += 2 * np.sum(mean_absolute(mean[s] - mean[s + 1 :], spread), axis=0)
+    return total / members**2

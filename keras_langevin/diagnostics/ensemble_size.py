@@ -22,7 +22,8 @@ class RunningLogPredictiveDensity(NamedTuple):
 
     Attributes:
         num_members: m, ascending, the last being all M members. Shape `(k,)`.
-        mean: Of the density of m members over the orders, in nats an example. Shape `(k,)`.
+        mean: Of the density of m members over the orders, in nats an example; of one member over
+            all members. Shape `(k,)`.
         stderr: How far that of m independent draws lies from their expectation (one standard
             deviation), for these examples: it holds no error of the examples. Shape `(k,)`.
     """
@@ -86,6 +87,8 @@ def running_log_predictive_density(
     values = np.stack(
         [_running(log_likelihood[generator.permutation(total)], sizes) for _ in range(num_orders)]
     )
+    mean = values.mean(axis=0)
+    mean[0] = log_likelihood.mean()  # one member: of all of them, whatever the orders
     spread = np.full(len(sizes), np.nan)
     if num_orders > 1:
         shared = np.sqrt(1.0 - sizes[:-1] / total)
@@ -93,7 +96,7 @@ def running_log_predictive_density(
             spread[:-1] = values[:, :-1].std(axis=0, ddof=1) / shared
     if total > 1:
         spread[-1] = _error_of_all(log_likelihood)
-    return RunningLogPredictiveDensity(sizes, values.mean(axis=0), spread)
+    return RunningLogPredictiveDensity(sizes, mean, spread)
 
 
 def enough_members(curve, tolerance=0.01) -> EnoughMembers:

@@ -3,20 +3,20 @@
 import dataclasses
 import math
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_langevin.arguments import integer
-from keras_langevin.autodiff import compiled, gradient
+from keras_langevin.autodiff import FirstThatWorks, compiled, gradient, ways_to_compile
 from keras_langevin.diagnostics.convergence import effective_sample_size
 from keras_langevin.keras_internals import inner_optimizer
 from keras_langevin.learning_rate.curvature import checked_finite
+from keras_langevin.model_loss import ModelLoss
 from keras_langevin.optimizers.snapshots import as_sampler, sampler_of
 from keras_langevin.statistics.check_fit import check_fit
 from keras_langevin.statistics.track import untracked
 from keras_langevin.storage.stack_samples import stack_samples
-from keras_langevin.training_data import num_examples, training_data
+from keras_langevin.training_data import num_examples, rows, tensors, training_data
 from keras_langevin.weights import named_weights, parameters
 
 BATCH_SIZE = 1024
@@ -242,7 +242,7 @@ class Slope:
         self.model, self.num_data = model, optimizer.num_data
         self.weights = list(named_weights(model).values())
         self.priors = [optimizer.prior.for_variable(v) for v in parameters(model)]
-        self.of_batch = compiled(self._of_batch)
+        self.of_batch = FirstThatWorks(compiled(self._of_batch, m) for m in ways_to_compile())
 
     def __call__(self, values, batches):
         values = [ops.convert_to_tensor(v) for v in values]
@@ -250,7 +250,7 @@ class Slope:
         sums = [0.0] * len(self.priors)
         for batch in batches:
             share = self.num_data * num_examples(batch) / total
-            slopes = self.of_batch(values, _tensors(batch))
+            slopes = self.of_batch(values, tensors(batch))
             sums = [
                 s + share * np.asarray(ops.convert_to_numpy(g), "float64")
                 for s, g in zip(sums, slopes, strict=True)
@@ -262,20 +262,12 @@ class Slope:
         count = len(self.priors)
         sampled, fixed = [ops.cast(v, "float32") for v in values[:count]], values[count:]
         with untracked(self.model):
-            slopes = gradient(lambda sampled: self._loss([*sampled, *fixed], *data), sampled)
+            loss = ModelLoss(self.model, self.weights, *data)
+            slopes = gradient(lambda sampled: loss.value([*sampled, *fixed]), sampled)
         return [
             prior.add_score(θ, -1.0 / self.num_data, g)
             for prior, θ, g in zip(self.priors, sampled, slopes, strict=True)
         ]
-
-    def _loss(self, values, x, y, sample_weight):
-        """With what regularisers and `add_loss` of layers add to it, as in `fit`."""
-        values = [ops.cast(v, w.dtype) for v, w in zip(values, self.weights, strict=True)]
-        assigned = list(zip(self.weights, values, strict=True))
-        with keras.StatelessScope(state_mapping=assigned, collect_losses=True):
-            predictions = self.model(x, training=False)
-            loss = self.model.compute_loss(x, y, predictions, sample_weight, training=False)
-        return ops.cast(loss, "float32")
 
 
 class _Batches:
@@ -289,7 +281,7 @@ class _Batches:
         self.count = None if num_batches is None else integer("num_batches", num_batches, 1)
         self.generator = np.random.default_rng(0)
         if self.count is None:
-            self.all = [_tensors(batch) for batch in self._cut(np.arange(total))]
+            self.all = [tensors(batch) for batch in self._cut(np.arange(total))]
 
     def draw(self):
         if self.count is None:
@@ -299,14 +291,5 @@ class _Batches:
         return self._cut(order[: count * self.size])
 
     def _cut(self, order):
-        rows = [order[i : i + self.size] for i in range(0, len(order), self.size)]
-        return [
-            keras.tree.map_structure(lambda a, r=r: None if a is None else a[r], self.data)
-            for r in rows
-        ]
-
-
-def _tensors(structure):
-    return keras.tree.map_structure(
-        lambda a: None if a is None else ops.convert_to_tensor(a), structure
-    )
+        parts = [order[i : i + self.size] for i in range(0, len(order), self.size)]
+        return [rows(self.data, part) for part in parts]

@@ -4,7 +4,6 @@ import importlib.metadata
 import re
 import warnings
 
-import keras
 import numpy as np
 
 from keras_langevin.ensemble.options import checked_patterns
@@ -25,21 +24,46 @@ def to_arviz(ensemble, x, y, weights, batch_size):
             "`weights` must be patterns that are found in the names of weights. Received: "
             f"weights={list(weights)!r}, for {', '.join(ensemble.weights_by_name())}."
         )
+    of_weights = set(posterior)
     groups = {"posterior": posterior}
     if x is not None:
-        members = ensemble.predict_members(x, batch_size, verbose=0)
+        members = ensemble.heads.flat(ensemble.predict_members(x, batch_size, verbose=0))
         names = ensemble.heads.names
-        posterior.update(_named("prediction", names, ensemble.heads.flat(members), draws))
+        posterior.update(_named("prediction", names, members, draws))
     if y is not None:
         found = ensemble.heads.flat(ensemble.log_likelihood(x, y, batch_size, verbose=0))
+        labels = ensemble.heads.by_output(y)
         groups["log_likelihood"] = _named("y", names, found, draws)
-        groups["observed_data"] = _labels(names, keras.tree.flatten(y))
+        groups["observed_data"] = _labels(names, labels)
+        drawn = _drawn_labels(ensemble.heads, members, labels)
+        if drawn is not None:
+            groups["posterior_predictive"] = _named("y", names, drawn, draws)
     if not posterior:
         raise ValueError(
             "There must be something to convert. Received: x=None, weights=(). Pass `x` for the "
             'members\' predictions, or `weights=["dense/kernel"]`.'
         )
-    return convert(groups)
+    quantities = {name for group in groups.values() for name in group} - of_weights
+    return convert(groups, {name: ["example"] for name in quantities})
+
+
+def _drawn_labels(heads, members, labels):
+    """What each member would have seen in the place of the labels, in their form; None where a
+    likelihood cannot draw."""
+    generator = np.random.default_rng(0)
+    if not all(family.has_likelihood and family.can_sample for family in heads):
+        return None
+    return [
+        _like_labels(family, np.asarray(family.sample(of_members, generator)), np.asarray(y))
+        for family, of_members, y in zip(heads, members, labels, strict=True)
+    ]
+
+
+def _like_labels(family, drawn, y):
+    """One-hot draws as numbers where the labels are numbers."""
+    if drawn[0].size != y.size:
+        drawn = np.argmax(drawn, axis=family.options.get("axis", -1))
+    return drawn.reshape(len(drawn), *y.shape)
 
 
 class _Draws:
@@ -79,7 +103,8 @@ def _labels(outputs, labels):
 
 
 def _converter():
-    """From a dict of groups to what the installed ArviZ works with."""
+    """From a dict of groups, and the dimensions of their quantities, to what the installed ArviZ
+    works with."""
     try:
         version = importlib.metadata.version("arviz")
         is_first = int(version.split(".")[0]) == 0
@@ -89,10 +114,10 @@ def _converter():
         if is_first:
             import arviz
 
-            return lambda groups: arviz.from_dict(**groups)
+            return lambda groups, dims: arviz.from_dict(**groups, dims=dims)
         import arviz_base
 
-        return arviz_base.from_dict
+        return lambda groups, dims: arviz_base.from_dict(groups, dims=dims)
     except ImportError as error:
         raise ImportError(
             '`to_arviz` needs ArviZ: `pip install "keras_langevin[arviz]"`.'

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_langevin.ensemble.retracing import quiet_about_retracing
+
 
 class BatchedModel(keras.Model):
     """A model that takes arrays in batches of `default_batch_size()` where no size is given.
@@ -21,8 +23,10 @@ class BatchedModel(keras.Model):
         batch_size = self._batch_size(x, batch_size, steps)
         is_silent = not (verbose or steps or callbacks)
         if is_silent and self._is_of_arrays(x) and isinstance(batch_size, int) and batch_size > 0:
-            return self._predict_arrays(x, batch_size)
-        return super().predict(x, batch_size, verbose, steps, callbacks)
+            with quiet_about_retracing():
+                return self._predict_arrays(x, batch_size)
+        with quiet_about_retracing():
+            return super().predict(x, batch_size, verbose, steps, callbacks)
 
     def evaluate(
         self,
@@ -37,9 +41,10 @@ class BatchedModel(keras.Model):
     ):
         """As `keras.Model.evaluate`, with `default_batch_size()`."""
         batch_size = self._batch_size(x, batch_size, steps)
-        return super().evaluate(
-            x, y, batch_size, verbose, sample_weight, steps, callbacks, return_dict
-        )
+        with quiet_about_retracing():
+            return super().evaluate(
+                x, y, batch_size, verbose, sample_weight, steps, callbacks, return_dict
+            )
 
     def _batch_size(self, x, batch_size, steps):
         """None where the data set has one, or Keras divides by `steps`."""

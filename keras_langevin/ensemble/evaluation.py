@@ -1,22 +1,16 @@
 """`evaluate` of an ensemble: the loss is the log predictive density, metrics see the average."""
 
-import contextlib
-
 import keras
-from keras import ops
 
 from keras_langevin.ensemble.batches import BatchedModel
-from keras_langevin.ensemble.views import Views
+from keras_langevin.ensemble.views import ModelOfEnsemble, Views
 
 
 class EvaluatedModel(BatchedModel):
     """A model of many members that is evaluated by the density of their mixture.
 
-    A subclass has `heads`, an `Outputs`, and a `call` that returns what the members return while
-    `gives_outputs` is True, and their average else.
+    A subclass has `heads`, an `Outputs`, and `members`, a `StackedMembers`.
     """
-
-    gives_outputs = False
 
     def compile(
         self,
@@ -36,22 +30,23 @@ class EvaluatedModel(BatchedModel):
         The loss is fixed. It is the negative log posterior predictive density in nats,
         -log (1/M) Σ_s p(y | x, θ_s), averaged over examples, and over positions and the units
         of yes or no where there are some; for real numbers the density of an example's last
-        axis. Outputs of a multi-output model add up, without `loss_weights`. It is computed from
-        logarithms, so that it stays finite where probabilities underflow.
+        axis. Masks, `ignore_class`, `sample_weight` and `loss_weights` count as in the model's own
+        `evaluate`. For `output="values"` it is the compiled loss of the average. It is computed
+        from logarithms, so that it stays finite where probabilities underflow.
 
         Args:
             metrics, weighted_metrics, run_eagerly, steps_per_execution, jit_compile: As in
                 `keras.Model.compile`.
         """
-        self._views = Views()
-        super().compile(
-            optimizer=None,
-            metrics=metrics,
-            weighted_metrics=weighted_metrics,
-            run_eagerly=run_eagerly,
-            steps_per_execution=steps_per_execution,
-            jit_compile=jit_compile,
-        )
+        options = {
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+            "run_eagerly": run_eagerly,
+            "steps_per_execution": steps_per_execution,
+            "jit_compile": jit_compile,
+        }
+        super().compile(optimizer=None, **options)
+        self._views = Views(_Evaluator(self, options))
 
     def view(self, key, view_fn):
         """A model of the same weights whose `predict` gives `view_fn(inputs)`, kept for next
@@ -67,44 +62,35 @@ class EvaluatedModel(BatchedModel):
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
-    def test_step(self, *args, **kwargs):
-        # The loss needs the members, metrics their average: within a step `call` gives the
-        # former, and `compute_metrics` averages.
-        with self._giving_outputs():
-            return super().test_step(*args, **kwargs)
+    @property
+    def metrics(self):
+        """Those that `evaluate` fills."""
+        views = getattr(self, "_views", None)
+        return super().metrics if views is None else views.evaluator.metrics
 
-    @contextlib.contextmanager
-    def _giving_outputs(self):
-        self.gives_outputs = True
-        try:
-            yield
-        finally:
-            self.gives_outputs = False
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=False):
-        """Negative log predictive density of a batch; `y_pred` is what the members returned."""
-        if y is None:
-            raise ValueError("`evaluate` needs labels. Received: y=None. Pass `evaluate(x, y)`.")
-        densities = self.heads.each(
-            lambda family, outputs, y: family.log_density(outputs, ops.convert_to_tensor(y)),
-            y_pred,
-            self.heads.by_output(y),
-        )
-        return self.mean_loss(densities, sample_weight)
-
-    def mean_loss(self, log_densities, sample_weight):
-        """Minus their averages over a batch, added up; `log_densities` has one for each output."""
-        weights = self.heads.by_output(sample_weight)
-        average = _Average(name="average")
-        return sum(
-            average(-one, -one, sample_weight=weight)
-            for one, weight in zip(log_densities, weights, strict=True)
+    def evaluate(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        steps=None,
+        callbacks=None,
+        return_dict=False,
+    ):
+        """As `keras.Model.evaluate`, with `default_batch_size()`; see `compile` for the loss."""
+        return self._views.evaluator.evaluate(
+            x, y, batch_size, verbose, sample_weight, steps, callbacks, return_dict
         )
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        if self.gives_outputs:
-            y_pred = self.heads.average(y_pred)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """As `keras.Model.test_on_batch`; see `compile` for the loss."""
+        return self._views.evaluator.test_on_batch(x, y, sample_weight, return_dict)
+
+    def update_metrics(self, y, scores, sample_weight):
+        """All metrics by name, after a batch whose `scores`, one for each output, are at hand."""
+        return self._views.evaluator.update_metrics(y, scores, sample_weight)
 
     def fit(self, *args, **kwargs):
         """Not supported: an ensemble is made of finished samples."""
@@ -116,8 +102,28 @@ class EvaluatedModel(BatchedModel):
     train_on_batch = fit
 
 
-class _Average(keras.losses.Loss):
-    """Keras' own mean over a batch, so that `sample_weight` means here what it means elsewhere."""
+class _Evaluator(ModelOfEnsemble):
+    """Keras' own loop of `evaluate`: the loss needs every member's outputs, metrics their average.
 
-    def call(self, y_true, y_pred):
-        return y_pred
+    A model of its own, so that calling the ensemble always gives the average, whatever another
+    thread evaluates.
+    """
+
+    def __init__(self, ensemble, options):
+        super().__init__(ensemble, "ensemble_evaluator")
+        self.compile(optimizer=None, **options)
+
+    def call(self, inputs):
+        return self.ensemble.members.outputs(inputs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=False):
+        heads = self.ensemble.heads
+        return heads.mean_loss(heads.scores(y_pred, y), y, sample_weight)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return self.update_metrics(y, self.ensemble.heads.scores(y_pred, None), sample_weight)
+
+    def update_metrics(self, y, scores, sample_weight):
+        """All metrics by name, after a batch that was scored."""
+        average = self.ensemble.heads.average(scores)
+        return super().compute_metrics(None, y, average, sample_weight)

@@ -24,23 +24,3 @@ def export_saved_model(ensemble, filepath, input_signature, quantiles, verbose=N
     archive.add_endpoint("serve", ensemble.__call__, input_signature, **kwargs)
     archive.add_endpoint("predict_uncertainty", uncertainty, input_signature, **kwargs)
     archive.write_out(str(filepath), verbose=True if verbose is None else verbose)
-
-
-def signature_of(member):
-    """What `ExportArchive` needs to know of the inputs: a list of one structure, any batch size.
-
-    Raises:
-        ValueError: For a subclassed model that does not know its input shape.
-    """
-    if isinstance(member, keras.Sequential):
-        return [member.inputs[0]]
-    if hasattr(member, "inputs"):
-        return [member.input]
-    shape = (member.get_build_config() or {}).get("input_shape")
-    if shape is None:
-        raise ValueError(
-            "To export a subclassed model its inputs must be known. Received: input_signature=None "
-            f"for {type(member).__name__}. Pass `input_signature=[keras.InputSpec(shape=(None, "
-            'features), dtype="float32")]`.'
-        )
-    return [keras.InputSpec(shape=(None, *shape[1:]), dtype=member.input_dtype)]

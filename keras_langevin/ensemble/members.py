@@ -1,11 +1,10 @@
-"""The network of an ensemble's members: a copy of the user's, and how many to run at once."""
+"""How many members of an ensemble to run at once, and on how many examples."""
 
 import math
 
 import keras
 
 from keras_langevin.keras_internals import flatten_layers
-from keras_langevin.statistics import untracked
 from keras_langevin.weights import named_weights
 
 # Members are vectorised as long as their weights together are no more than this. On a CPU,
@@ -17,42 +16,6 @@ WEIGHTS_AT_ONCE = 2**18
 # Time per example hardly falls beyond it, and at 2**14 (32 examples, 400 units) is twice as long.
 NUMBERS_AT_ONCE = 2**20
 KERAS_BATCH_SIZE, LARGEST_BATCH_SIZE = 32, 1024
-
-
-def own_copy(model):
-    """A clone of the network, whose own weights do not matter; the model itself where it
-    cannot be cloned from its config, or has assets."""
-    if has_assets(model):
-        return model
-    try:
-        with untracked(model):
-            clone = keras.models.clone_model(model)
-            fits = clone.built and _shapes(clone) == _shapes(model)
-    except Exception:  # whatever a `get_config` or an `__init__` of the user's may raise
-        return model
-    return clone if fits else model
-
-
-def take_constants(member, values):
-    """Gives layers that compute with constants made from their weights, such as a `Normalization`
-    that was adapted, these weights and has them make the constants anew.
-
-    Args:
-        member: The network.
-        values: An array for each of its weights, in the order of `named_weights`.
-    """
-    layers = [x for x in flatten_layers(member) if hasattr(x, "finalize_state") and x.weights]
-    theirs = {id(variable) for layer in layers for variable in layer.weights}
-    for variable, value in zip(named_weights(member).values(), values, strict=True):
-        if id(variable) in theirs:
-            variable.assign(value)
-    for layer in layers:
-        layer.finalize_state()
-
-
-def has_assets(model):
-    """Whether it holds state that is neither config nor weights: vocabularies."""
-    return any(hasattr(layer, "save_assets") for layer in flatten_layers(model))
 
 
 def default_member_batch_size(member, num_members):
@@ -100,7 +63,3 @@ def _vectorises_badly(member):
         ),
     }.get(keras.backend.backend(), ())
     return any(isinstance(layer, bad) for layer in flatten_layers(member))
-
-
-def _shapes(model):
-    return [tuple(v.shape) for v in named_weights(model).values()]

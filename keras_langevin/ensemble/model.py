@@ -8,12 +8,11 @@ from collections.abc import Iterable
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import tree
 
 from keras_langevin import keras_arguments
 from keras_langevin.ensemble.arviz_export import to_arviz
-from keras_langevin.ensemble.export import export_saved_model, signature_of
-from keras_langevin.ensemble.members import own_copy
+from keras_langevin.ensemble.export import export_saved_model
 from keras_langevin.ensemble.metrics import metrics_of_probabilities
 from keras_langevin.ensemble.options import (
     QUANTILES,
@@ -23,9 +22,23 @@ from keras_langevin.ensemble.options import (
     checked_options,
     checked_quantiles,
 )
-from keras_langevin.ensemble.outputs import Outputs
+from keras_langevin.ensemble.outputs import outputs_of
+from keras_langevin.ensemble.own_copy import own_copy
 from keras_langevin.ensemble.prediction import PredictiveModel
+from keras_langevin.ensemble.saving import (
+    config_of,
+    layers_with_own_state,
+    made_again,
+    refuse_other_files,
+)
+from keras_langevin.ensemble.signature import signature_of
 from keras_langevin.ensemble.stacked_members import StackedMembers
+from keras_langevin.keras_internals import (
+    add_constant_weight,
+    flatten_layers,
+    layout_along,
+    refuse_unreachable_weights,
+)
 from keras_langevin.predictive import resolve_families
 from keras_langevin.statistics import untracked
 from keras_langevin.storage.stack_samples import stack_samples
@@ -51,9 +64,11 @@ class BayesianEnsembleModel(PredictiveModel):
     | `"binary_probabilities"` | the same, `from_logits=False` | each unit as it is |
     | `"mean"` | mean squared error, `GaussianNLL(stddev)` | N(outputs, `noise_stddev`²) |
     | `"mean_and_log_scale"` | `GaussianNLL()` | [means, log σ], two halves of the last axis |
+    | `"values"` | any | numbers without a likelihood: mean, spread and members |
 
-    A likelihood of your own is one class, see `kl.predictive.register_family`; `output` then takes
-    its name too.
+    `"median"` is for `"mae"`, `"huber_center"` for Huber, `"log_normal_median"` for `"msle"`,
+    `"rates"` for `"poisson"`; those of `kl.losses` are told there. A likelihood of your own is one
+    class, see `kl.predictive.register_family`; `output` then takes its name too.
 
     The mean squared error of d outputs stands for the noise variance d / 2, since `num_data`
     times it is the negative log likelihood of that variance. Train with
@@ -86,6 +101,8 @@ class BayesianEnsembleModel(PredictiveModel):
 
     Attributes:
         chains: As the argument, a NumPy array.
+        origin: The `model` whose optimizer drew the samples and the `batch_size` of its `fit`;
+            None where they are not known.
 
     Raises:
         ValueError: If there are no samples, one does not fit the model (names or number, shapes)
@@ -125,45 +142,40 @@ class BayesianEnsembleModel(PredictiveModel):
         super().__init__(autocast=False, **kwargs)
         if hasattr(model, "output_names"):
             self.output_names = list(model.output_names)
-        self.heads = Outputs(families, getattr(self, "output_names", None))
-        self._origin = _Origin()
+        self.heads = outputs_of(model, families)
+        self.origin = Origin()
         with untracked(model):
+            refuse_unreachable_weights(flatten_layers(model))
+            names = list(named_weights(model))
             labels, arrays = stack_samples(model, samples)
             self.chains = checked_chains(labels if chains is None else chains, len(labels))
+            weights = named_weights(model).items()
             stacks = [
-                self.add_weight(
-                    shape=array.shape,
-                    initializer=lambda shape, dtype, a=array: ops.convert_to_tensor(a, dtype),
-                    dtype=weight.dtype,
-                    trainable=False,
-                    autocast=False,
-                    name=name.replace("/", "_"),
-                )
-                for (name, weight), array in zip(named_weights(model).items(), arrays, strict=True)
+                self._stack(name, weight, array)
+                for (name, weight), array in zip(weights, arrays, strict=True)
             ]
         network = own_copy(model)
-        self.members = StackedMembers(network, stacks, member_batch_size)
+        self.members = StackedMembers(network, stacks, names, member_batch_size)
         if network is not model:
             self.members.take_constants()
         # So that Keras saves what is neither config nor weights, such as vocabularies; not through
-        # `__setattr__`, since the network's own weights are not the ensemble's.
-        self.__dict__["_member"] = network
+        # `__setattr__`, since the layers' own weights are not the ensemble's.
+        self.__dict__["_layers_with_own_state"] = layers_with_own_state(network)
         self.built = True
         metrics, weighted_metrics = metrics_of_probabilities(model, self.heads.families)
         self.compile(metrics=metrics, weighted_metrics=weighted_metrics)
 
-    def remember_sampled(self, model, batch_size):
-        """What `report` looks at to judge the sampler: the trained model, and B of its `fit`."""
-        self._origin = _Origin(model, batch_size)
+    def _stack(self, name, weight, array):
+        """The weight of all members. Where `keras.distribution` splits the network's weights over
+        devices, each member's is split alike, and every device has its part of all members."""
+        name = name.replace("/", "_")
+        layout = layout_along(weight, (None, *range(len(weight.shape))))
+        return add_constant_weight(self, name, array, weight.dtype, layout)
 
-    @property
-    def sampled_model(self):
-        """The model whose optimizer drew the samples, None where that is not known."""
-        return self._origin.model
-
-    @property
-    def sampled_batch_size(self):
-        return self._origin.batch_size
+    def remember_sampled(self, model, batch_size, drift_clipped=None):
+        """What `report` looks at to judge the sampler: the trained model, B of its `fit`, and the
+        share of the steps after burn-in whose drift was shortened."""
+        self.origin = Origin(model, batch_size, drift_clipped)
 
     @property
     def num_members(self) -> int:
@@ -211,6 +223,7 @@ class BayesianEnsembleModel(PredictiveModel):
         x,
         y=None,
         *,
+        sample_weight=None,
         out_of_distribution=None,
         training_data=None,
         batch_size=None,
@@ -228,7 +241,9 @@ class BayesianEnsembleModel(PredictiveModel):
 
         Args:
             x, y: Data that were not trained on: arrays or nested arrays, or a dataset as `x`
-                alone. Positions, and units of yes or no, count as labels of their own.
+                alone. Positions, and units of yes or no, count as labels of their own; masked
+                positions and an `ignore_class` do not count.
+            sample_weight: As in `evaluate`: factors of the labels' weight in every number.
             out_of_distribution: Inputs of another kind: does uncertainty tell them apart?
             training_data: `(x, y)` that the model was trained on. With it the step size is
                 measured on them, and the configurational temperature is, which takes the
@@ -253,7 +268,8 @@ class BayesianEnsembleModel(PredictiveModel):
         from keras_langevin.report import make_report
 
         check_report_arguments(training_data, batch_size, model, html, verbose)
-        report = make_report(self, x, y, out_of_distribution, training_data, batch_size, model)
+        data = (x, y, sample_weight)
+        report = make_report(self, data, out_of_distribution, training_data, batch_size, model)
         if html is not None:
             report.save(html)
         if verbose:
@@ -280,7 +296,9 @@ class BayesianEnsembleModel(PredictiveModel):
             `prediction`, dimensions `(chain, draw, example, ...)`, what `predict_members` gives
             (for predicted noise `prediction_mean` and `prediction_stddev`; `prediction_<output>`
             where there are several), and the weights, with "." for "/" in their names. Groups
-            `log_likelihood` and `observed_data`: `y`.
+            `log_likelihood`, `observed_data` and, of likelihoods that can draw, one
+            `posterior_predictive` label of every member for each example, for `arviz.plot_ppc`:
+            `y`.
 
         Raises:
             ImportError: If ArviZ is not installed.
@@ -297,26 +315,22 @@ class BayesianEnsembleModel(PredictiveModel):
 
     # ----------------------------------------------------------------- saving, serving
 
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """As `keras.Model.save`, to a `.keras` file: the members' weights and the network's config,
+        without the model that was trained and its optimizer."""
+        refuse_other_files(filepath, kwargs)
+        self.get_config()  # or raises, before a file is begun
+        return super().save(filepath, overwrite, zipped, **kwargs)
+
+    def quantize(self, mode=None, **kwargs):
+        """Not supported: members share one network, and each would need scales of its own."""
+        raise NotImplementedError(
+            f"A BayesianEnsembleModel cannot be quantized. Received: mode={mode!r}. Use fewer "
+            "members (`max_samples` of the sampler), or export and let the server quantize."
+        )
+
     def get_config(self):
-        member = self.members.network
-        try:
-            with untracked(member):
-                serialized = keras.saving.serialize_keras_object(member)
-        except (NotImplementedError, TypeError, ValueError) as error:
-            raise ValueError(
-                "To save the ensemble, its network must be serialisable. Received: "
-                f"{type(member).__name__} '{member.name}', which is not ({error}). Implement "
-                "`get_config`, or use `export`, which needs no config."
-            ) from error
-        return {
-            **super().get_config(),
-            "model": serialized,
-            "num_members": self.num_members,
-            "output": self.heads.structured(lambda f: f.output),
-            "noise_stddev": self.heads.structured(lambda f: f.noise_stddev),
-            "member_batch_size": self.member_batch_size,
-            "chains": self.chains.tolist(),
-        }
+        return {**super().get_config(), **config_of(self)}
 
     def load_own_variables(self, store):
         super().load_own_variables(store)
@@ -324,13 +338,7 @@ class BayesianEnsembleModel(PredictiveModel):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        model = keras.saving.deserialize_keras_object(
-            config.pop("model"), custom_objects=custom_objects
-        )
-        zeros = {name: np.zeros(v.shape) for name, v in named_weights(model).items()}
-        samples = [zeros] * config.pop("num_members")  # to be filled from the weights' file
-        return cls(model, samples, **config)
+        return made_again(cls, config, custom_objects)
 
     def export(
         self,
@@ -370,12 +378,14 @@ class BayesianEnsembleModel(PredictiveModel):
         if format == "tf_saved_model":
             export_saved_model(self, filepath, input_signature, quantiles, verbose, **kwargs)
         else:
-            super().export(filepath, format, verbose, input_signature, **kwargs)
+            with self.members.one_at_a_time():
+                super().export(filepath, format, verbose, input_signature, **kwargs)
 
 
 @dataclasses.dataclass
-class _Origin:
+class Origin:
     """Where samples come from; a plain object, so that Keras does not track the model."""
 
     model: keras.Model | None = None
     batch_size: int | None = None
+    drift_clipped: float | None = None

@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_langevin.ensemble.evaluation import EvaluatedModel
+from keras_langevin.ensemble.loss import label_scores
 from keras_langevin.ensemble.options import QUANTILES, checked_quantiles
 from keras_langevin.keras_internals import data_in_memory
 
@@ -18,8 +19,6 @@ class PredictiveModel(EvaluatedModel):
 
     def call(self, inputs):
         """The posterior predictive mean: probabilities, or the mean of the members' means."""
-        if self.gives_outputs:
-            return self.members.outputs(inputs)
         return self.heads.packed(self.members.averages(inputs, self.heads.sums))
 
     def uncertainties(self, inputs, quantiles):
@@ -27,22 +26,17 @@ class PredictiveModel(EvaluatedModel):
         outputs = self.members.outputs(inputs)
         return self.heads.each(lambda family, o: family.uncertainty(o, quantiles), outputs)
 
-    def log_densities(self, data):
-        """log p(y | x, θ_s) for `data["x"]` and `data["y"]`, shape `(batch, members, ...)`, one
-        for each output, in a list."""
+    def label_scores(self, data):
+        """For `data["x"]` and `data["y"]` one dict for each output, in a list, empty where it has
+        no likelihood: `"log_densities"`, log p(y | x, θ_s) of each member, shape `(batch, members,
+        ...)`, 0 for labels that do not count; and `"counted"`, shape `(batch, ...)`, whether they
+        do."""
         outputs = self.members.outputs(data["x"])
-        labels = self.heads.by_output(data["y"])
-        found = self.heads.each(lambda f, o, y: f.log_densities(o, y), outputs, labels)
-        return [ops.moveaxis(one, 0, 1) for one in found]
+        return self.heads.each(label_scores, outputs, self.heads.by_output(data["y"]))
 
-    def means_and_log_densities(self, data):
-        """For `data["x"]` and `data["y"]` pairs of the predictive mean and log density, one for
-        each output, in a list."""
-        return self.heads.each(
-            lambda family, o, y: (ops.mean(family.means(o), axis=0), family.log_density(o, y)),
-            self.members.outputs(data["x"]),
-            self.heads.by_output(data["y"]),
-        )
+    def scores(self, data):
+        """For `data["x"]` and `data["y"]` a `score` for each output, in a list."""
+        return self.heads.scores(self.members.outputs(data["x"]), data["y"])
 
     # --------------------------------------------------------------------- prediction
 
@@ -160,21 +154,32 @@ class PredictiveModel(EvaluatedModel):
         Returns:
             NumPy array `(members, examples)`, with more axes where an example has several labels:
             positions, or the units of yes or no. For real numbers the density of an example's last
-            axis, in the units of y. In the structure of the model's outputs.
+            axis, in the units of y. 0 for labels that do not count: masked positions, and those of
+            an `ignore_class`. In the structure of the model's outputs.
 
         Raises:
             ValueError: If there are no labels, or they do not fit the outputs.
         """
+        found = self.scored_labels(x, y, batch_size, verbose, callbacks)
+        for family, scored in zip(self.heads, found, strict=True):
+            if scored is None:
+                family.log_densities(None, None)  # raises, since there is none
+        return self.heads.packed([np.moveaxis(one["log_densities"], 1, 0) for one in found])
+
+    def scored_labels(self, x, y=None, batch_size=None, verbose="auto", callbacks=None):
+        """`label_scores` of data as for `evaluate`, NumPy; None for outputs without a
+        likelihood."""
         if y is None:
             x, y, _ = data_in_memory(x)
         if y is None:
             raise ValueError(
                 "`log_likelihood` needs labels. Received: y=None. Pass `log_likelihood(x, y)`."
             )
-        view = self.view("log_likelihood", self.log_densities)
+        if not any(family.has_likelihood for family in self.heads):
+            return [None] * len(self.heads.families)
+        view = self.view("label_scores", self.label_scores)
         found = view.predict({"x": x, "y": y}, batch_size, verbose, callbacks=callbacks)
-        found = [np.moveaxis(one, 1, 0) for one in found]
-        return self.heads.packed(found)
+        return [one or None for one in found]
 
     def predictive_distribution(
         self, x, batch_size=None, verbose="auto", steps=None, callbacks=None

@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_langevin.ensemble.model import BayesianEnsembleModel
+from keras_langevin.keras_internals import set_mask
 from keras_langevin.storage.stack_samples import stack_samples
 
 
@@ -35,7 +36,6 @@ class RunningEnsemble:
         labels, averages = [], []
         for index, (x, y, sample_weight) in enumerate(batches):
             self._check_labels(index, y)
-            _check_classes(self._member, y)
             labels.append((y, sample_weight))
             averages.append(self._averaged(index, self._predict(x, y)))
         if not labels or (self._labels and len(self._labels) != len(labels)):
@@ -52,12 +52,11 @@ class RunningEnsemble:
         member.reset_metrics()
         metrics, loss, count = {}, 0.0, 0
         for (y, sample_weight), average in zip(self._labels, self._averages, strict=True):
-            size = len(tree.flatten(y)[0])
-            log_densities = [ops.convert_to_tensor(log) for _, log in average]
-            loss += size * float(member.mean_loss(log_densities, sample_weight))
+            size = tree.flatten(y)[0].shape[0]
+            scores = [_with_mask(score) for score in average]
+            loss += size * float(member.heads.mean_loss(scores, y, sample_weight))
             count += size
-            mean = member.heads.packed([mean for mean, _ in average])
-            metrics = member.compute_metrics(None, y, mean, sample_weight)
+            metrics = member.update_metrics(y, scores, sample_weight)
         metrics = {name: float(value) for name, value in metrics.items() if name != "loss"}
         return {"loss": loss / count, **metrics}
 
@@ -69,8 +68,8 @@ class RunningEnsemble:
             self._member.set_weights(list(stacks))
 
     def _predict(self, x, y):
-        """Pairs of the mean and the log densities, one for each output."""
-        view = self._member.view("running", self._member.means_and_log_densities)
+        """A `score`, NumPy, for each output."""
+        view = self._member.view("running", self._member.scores)
         return view.predict_on_batch({"x": x, "y": y})
 
     def _averaged(self, index, new):
@@ -78,13 +77,8 @@ class RunningEnsemble:
         if not self.num_members:
             return new
         share = 1.0 / (self.num_members + 1)
-        return [
-            (
-                mean + share * (new_mean - mean),
-                np.logaddexp(log + np.log1p(-share), new_log + np.log(share)),
-            )
-            for (mean, log), (new_mean, new_log) in zip(self._averages[index], new, strict=True)
-        ]
+        pairs = zip(self._averages[index], new, strict=True)
+        return [{**after, **_averages(before, after, share)} for before, after in pairs]
 
     def _check_labels(self, index, y):
         if not self._labels:
@@ -100,7 +94,18 @@ class RunningEnsemble:
             )
 
 
-def _check_classes(ensemble, y):
-    """The average of logarithms weighted by shares is not the logarithm of an average."""
-    for family, labels in zip(ensemble.heads, ensemble.heads.by_output(y), strict=True):
-        family.check_labels(labels)
+def _averages(before, after, share):
+    """Of means, and of densities by their logarithms; masks stay those of the last member."""
+    found = {"mean": before["mean"] + share * (after["mean"] - before["mean"])}
+    if "log_density" in after:
+        old, new = before["log_density"] + np.log1p(-share), after["log_density"] + np.log(share)
+        found["log_density"] = np.logaddexp(old, new)
+    return found
+
+
+def _with_mask(score):
+    """Tensors, the mean with its mask hung on it."""
+    found = {name: ops.convert_to_tensor(array) for name, array in score.items()}
+    if "mask" in found:
+        set_mask(found["mean"], found["mask"])
+    return found

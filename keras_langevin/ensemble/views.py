@@ -7,10 +7,13 @@ class Views:
     """Models of one ensemble's weights, made once, so that each is compiled once.
 
     A plain object, so that Keras does not take the models for parts of the ensemble.
+
+    Attributes:
+        evaluator: The model whose `evaluate` is the ensemble's.
     """
 
-    def __init__(self):
-        self._views = {}
+    def __init__(self, evaluator):
+        self.evaluator, self._views = evaluator, {}
 
     def get(self, ensemble, key, view_fn):
         """The model whose `predict` gives `view_fn(inputs)`, kept under `key`."""
@@ -19,20 +22,27 @@ class Views:
         return self._views[key]
 
 
-class _View(BatchedModel):
-    """`predict` of something else than the mean, by Keras' own loop over batches."""
+class ModelOfEnsemble(BatchedModel):
+    """A model that an ensemble runs beside itself, with its weights and batches."""
 
-    def __init__(self, ensemble, view_fn):
-        super().__init__(autocast=False, name="ensemble_view")
+    def __init__(self, ensemble, name):
+        super().__init__(autocast=False, name=name)
         self.ensemble = ensemble
-        self.view_fn = view_fn
         self.built = True
-        self.steps_per_execution = ensemble.steps_per_execution
-        self.run_eagerly = ensemble.run_eagerly
-        self.jit_compile = ensemble.jit_compile
 
     def default_batch_size(self):
         return self.ensemble.default_batch_size()
+
+
+class _View(ModelOfEnsemble):
+    """`predict` of something else than the mean, by Keras' own loop over batches."""
+
+    def __init__(self, ensemble, view_fn):
+        super().__init__(ensemble, "ensemble_view")
+        self.view_fn = view_fn
+        self.steps_per_execution = ensemble.steps_per_execution
+        self.run_eagerly = ensemble.run_eagerly
+        self.jit_compile = ensemble.jit_compile
 
     def call(self, inputs):
         return self.view_fn(inputs)

@@ -1,9 +1,13 @@
-"""Private names of Keras' models and layers: their weights, masks and compiled functions."""
+"""Private names of Keras' models and layers: weights, masks, compiled functions, files."""
 
 import contextlib
 import functools
+import types
 
-from keras.src.backend import get_keras_mask
+import keras
+from keras.src.backend import get_keras_mask, set_keras_mask
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+from keras.src.saving.serialization_lib import SafeModeScope
 
 from keras_langevin.weights import is_statistic
 
@@ -19,9 +23,14 @@ def flatten_layers(model):
     return model._flatten_layers()
 
 
+def own_variables(layer):
+    """What a layer holds itself and would be trained if nothing were frozen."""
+    return [v for v in layer._trainable_variables if not is_statistic(v)]
+
+
 def own_trainable_variables(layer):
     """What a layer holds itself, not through its sublayers, and would be trained."""
-    return [v for v in layer._trainable_variables if v.trainable and not is_statistic(v)]
+    return [v for v in own_variables(layer) if v.trainable]
 
 
 def call_in_training(model, x):
@@ -32,6 +41,59 @@ def call_in_training(model, x):
 def mask_of(output):
     """The mask that layers have hung on an output, None where there is none."""
     return get_keras_mask(output)
+
+
+def set_mask(output, mask):
+    """Hangs a mask on an output, as layers do."""
+    if mask is not None:
+        set_keras_mask(output, mask)
+
+
+def logits_of(output):
+    """The logits behind probabilities, which Keras' crossentropies on TensorFlow take in their
+    place; None where they take what they are given."""
+    is_read = keras.backend.backend() == "tensorflow" and output.dtype == keras.config.floatx()
+    return getattr(output, "_keras_logits", None) if is_read else None
+
+
+def set_logits(output, logits):
+    """Hangs logits on probabilities, as activations do."""
+    output._keras_logits = logits
+
+
+def compute_loss(model, x, y, outputs, sample_weight):
+    """The loss of outputs in inference mode. A `compute_loss` of the user's own may lack the
+    argument `training`."""
+    return model._compute_loss(x, y, outputs, sample_weight, training=False)
+
+
+def has_compiled_loss(model):
+    """Whether `compile` was given a loss."""
+    return model._compile_loss is not None
+
+
+def states_a_loss(model):
+    """Whether `compute_loss` gives the loss that `fit` trains on."""
+    own_loss = type(model).compute_loss is not keras.Model.compute_loss
+    own_step = type(model).train_step is not keras.Model.train_step
+    return own_loss or has_compiled_loss(model) or not own_step
+
+
+def regularization_loss(model):
+    """What regularizers of weights add to the loss at the present weights; None where layers add
+    something else, or the loss of `fit` is not the compiled one."""
+    for name in ("compute_loss", "train_step"):
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            return None
+    for layer in model._flatten_layers():
+        if getattr(layer, "activity_regularizer", None) is not None or layer._loss_ids:
+            return None
+    return float(sum(keras.ops.convert_to_numpy(x) for x in model._get_regularization_losses()))
+
+
+def is_built(model):
+    """Whether the model and all of its layers have their weights."""
+    return all(layer.built for layer in model._flatten_layers())
 
 
 def has_replaced_weights(layer):
@@ -51,6 +113,26 @@ def add_weights(model, variables):
     forget_compiled_functions(model)
 
 
+def add_constant_weight(layer, name, array, dtype, layout):
+    """What `layer.add_weight` makes for a weight that is not trained, which takes no `layout`."""
+
+    def initializer(shape, dtype):
+        return keras.ops.convert_to_tensor(array, dtype)
+
+    with keras.name_scope(layer.name, caller=layer):
+        variable = keras.Variable(
+            initializer,
+            shape=array.shape,
+            dtype=dtype,
+            trainable=False,
+            autocast=False,
+            layout=layout,
+            name=name,
+        )
+    layer._track_variable(variable)
+    return variable
+
+
 def remove_weights(model, variables):
     for variable in variables:
         model._untrack_variable(variable)
@@ -62,13 +144,34 @@ def forget_compiled_functions(model):
     for name in ("train_function", "test_function", "predict_function"):
         if hasattr(model, name):
             setattr(model, name, None)
+    model.__dict__.pop(_COMPILED, None)
+
+
+_COMPILED = "keras_langevin_compiled"
+
+
+def kept_while_compiled(model, make):
+    """What `make()` has given, as long as the functions that Keras compiles for the model would
+    stay valid: until another `compile`, or other variables."""
+    compilation = (model.optimizer, model._compile_loss)
+    kept = model.__dict__.get(_COMPILED)
+    if kept is None or any(a is not b for a, b in zip(compilation, kept.of, strict=True)):
+        # In no list or dictionary, through which Keras would save the optimizer a second time.
+        kept = types.SimpleNamespace(value=make(), of=compilation)
+        model.__dict__[_COMPILED] = kept
+    return kept.value
+
+
+def put_back_weights(model):
+    """Puts what a running `fit` on JAX holds back into the variables; nothing within a step."""
+    if hasattr(model, "jax_state_sync") and not in_stateless_scope():
+        model.jax_state_sync()
 
 
 @contextlib.contextmanager
 def without_weights(model, hidden):
     """Inside, the model's own weights do not contain the hidden ones."""
-    if hasattr(model, "jax_state_sync"):
-        model.jax_state_sync()  # while the list still matches the state of a running `fit`
+    put_back_weights(model)  # while the list still matches the state of a running `fit`
     own = model._trainable_variables
     before = list(own)
     own[:] = [v for v in own if not any(v is h for h in hidden)]
@@ -109,7 +212,24 @@ def present_without(model, hiding):
             setattr(model, name, shadow(getattr(model, name)))
 
 
+def notice_compile(model, function):
+    """Has `function()` called after every `model.compile`."""
+    plain = model.compile
+
+    @functools.wraps(plain)
+    def noticed(*args, **kwargs):
+        plain(*args, **kwargs)
+        function()
+
+    model.__dict__["compile"] = noticed
+
+
 def present_all(model):
-    """Undoes `present_without`."""
-    for name in _PRESENTING:
+    """Undoes `present_without` and `notice_compile`."""
+    for name in (*_PRESENTING, "compile"):
         model.__dict__.pop(name, None)
+
+
+def unsafe_deserialization():
+    """A context for configs that were made in this process: `Lambda` layers come back in it."""
+    return SafeModeScope(safe_mode=False)

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_langevin.distribution import num_replicas
-from keras_langevin.weights import is_statistic
+from keras_langevin.distribution import num_loss_shares
+from keras_langevin.weights import is_statistic, own_statistics
 
 
 class JointOptimizer(keras.optimizers.Optimizer):
@@ -24,9 +24,14 @@ class JointOptimizer(keras.optimizers.Optimizer):
     statistics_stride = 1  # every how many examples of a batch are measured
     fisher = "empirical"  # whose labels the statistics have: the data's, or the "model"'s
     seed = None  # of the random numbers of a step
+    finds_nothing_to_measure = False  # the model is tracked, and no layer has a rule
 
     def attach(self, model):
         """Shows an optimizer that reads the model by itself the model it will train."""
+
+    def parameters_changed(self, has_new):
+        """Called when it was built again for other parameters, some of them perhaps `has_new`;
+        state of those that are still there was kept."""
 
     def step(self, parameters, gradients, learning_rate):
         raise NotImplementedError
@@ -41,7 +46,7 @@ class JointOptimizer(keras.optimizers.Optimizer):
 
     @property
     def statistic_variables(self):
-        return [v for v in self._trainable_variables if is_statistic(v)]
+        return own_statistics(self._trainable_variables)
 
     @property
     def sampled_variables(self):
@@ -71,7 +76,7 @@ class JointOptimizer(keras.optimizers.Optimizer):
                     value = ops.stack([variable[1], value[1]])
                 elif not variable.statistic.is_intensive:
                     power = scale**2 if variable.statistic.is_of_gradients else 1.0
-                    value = _divided(value, power * num_replicas())
+                    value = _divided(value, power * num_loss_shares())
                 variable.assign(self._accumulated_statistic(variable, value))
         rest = [(g, v) for g, v in zip(grads, vars, strict=True) if not is_statistic(v)]
         return super()._overwrite_variables_directly_with_gradients(
@@ -85,7 +90,8 @@ class JointOptimizer(keras.optimizers.Optimizer):
         micro_step, before = self._iterations % steps, ops.convert_to_tensor(variable)
         if variable.statistic.is_intensive:  # must stay as it is while a sum builds on it
             return ops.where(micro_step == steps - 1, value, before)
-        return ops.where(micro_step > 0, before, 0.0) + value / steps
+        share = value if variable.statistic.is_a_sum else value / steps
+        return ops.where(micro_step > 0, before, 0.0) + share
 
     def load_own_variables(self, store):
         """Keras warns and skips when the number of variables differs: for a sampler that
@@ -137,14 +143,19 @@ def schedule_step(optimizer):
 
 
 def rebuild_optimizer(optimizer, variables):
-    """Builds a built optimizer again for another list of variables, keeping the state it
-    had for the variables it already knew."""
+    """Builds a built optimizer again for another list of variables, keeping the state it had for
+    the variables it already knew. One for a model that shares no parameter with the last begins
+    anew, but for its count of iterations."""
     wrapper, optimizer = optimizer, inner_optimizer(optimizer)
-    if not optimizer.built:
+    if not optimizer.built or _ids(optimizer._trainable_variables) == _ids(variables):
         return
     if wrapper is not optimizer:  # it pairs gradients with a list of its own
         keras.optimizers.Optimizer.build(wrapper, variables)
-    kept = _values_by_name(optimizer)
+    before, after = (
+        {id(v) for v in some if not is_statistic(v)}
+        for some in (optimizer._trainable_variables, variables)
+    )
+    kept = _values_by_name(optimizer, are_same=before == after) if before & after else {}
     fixed = [optimizer._iterations]
     if isinstance(optimizer._learning_rate, keras.Variable):
         fixed.append(optimizer._learning_rate)
@@ -159,10 +170,16 @@ def rebuild_optimizer(optimizer, variables):
     for name, variable in _named_state(optimizer):
         if name in kept and tuple(kept[name].shape) == tuple(variable.shape):
             variable.assign(kept[name])
+    if before != after and isinstance(optimizer, JointOptimizer):
+        optimizer.parameters_changed(has_new=bool(after - before))
     waiting = getattr(optimizer, "_waiting_state", None)
     if waiting is not None:
         optimizer._waiting_state = None
         optimizer.load_own_variables(waiting)
+
+
+def _ids(variables):
+    return [id(v) for v in variables]
 
 
 def _named_state(optimizer):
@@ -172,8 +189,12 @@ def _named_state(optimizer):
         yield (variable.name, count), variable
 
 
-def _values_by_name(optimizer):
-    return {name: ops.convert_to_numpy(v) for name, v in _named_state(optimizer)}
+def _values_by_name(optimizer, are_same):
+    """Values of the state. Where parameters have come or gone, names that several share do not say
+    whose the state is."""
+    named = list(_named_state(optimizer))
+    shared = set() if are_same else {name for (name, count), _ in named if count}
+    return {key: ops.convert_to_numpy(v) for key, v in named if key[0] not in shared}
 
 
 def _loss_scale(optimizer, measured):
@@ -199,7 +220,7 @@ def _dense(gradient):
 
 
 def _sum_over_replicas(optimizer, gradients, variables):
-    if num_replicas() == 1:
+    if num_loss_shares() == 1:
         return gradients
     adds_up = [not (is_statistic(v) and v.statistic.is_intensive) for v in variables]
     pairs = zip(gradients, variables, adds_up, strict=True)

@@ -1,19 +1,17 @@
 """`learning_rate="auto"`, and the same for a training loop of one's own."""
 
-import math
-
-from keras_langevin.keras_internals import batches_of_fit
+from keras_langevin.arguments import integer
+from keras_langevin.keras_internals import batches_of_fit, kept_while_compiled
 from keras_langevin.learning_rate.curvature import CurvatureProbe
 from keras_langevin.learning_rate.limits import CURVATURE_BATCHES, measure, step_size
 from keras_langevin.learning_rate.warm_up import METRIC_BATCHES, fill_metric, of_one_size
+from keras_langevin.model_loss import check_states_a_loss
 from keras_langevin.optimizers.snapshots import sampler_of
 
-TRAVEL = 20.0
 
-
-def find_learning_rate(model, x, y, batch_size=32, sample_weight=None) -> float:
+def find_learning_rate(model, x, y, batch_size=32, sample_weight=None, num_steps=None) -> float:
     """A learning rate that is stable at the present weights and lets minibatches add less noise
-    than the temperature asks for: `kl.diagnostics.step_size(...).recommended`, see there.
+    than the temperature asks for: `kl.diagnostics.step_size(...).recommended_for(num_steps)`.
 
     `learning_rate="auto"` does this in `fit`, and again during burn-in, as the curvature changes.
 
@@ -21,22 +19,22 @@ def find_learning_rate(model, x, y, batch_size=32, sample_weight=None) -> float:
         model: Built, and compiled with an optimizer of this package.
         x, y, sample_weight: Training data as for `fit`, arrays or nested arrays.
         batch_size: As in `fit`.
+        num_steps: Of the run; the longer, the smaller the rate. `None` where nobody knows.
 
     Example:
 
     >>> model.compile(optimizer=kl.QDOPLangevin("auto", num_data=len(x)), loss=loss)
     >>> model.optimizer.learning_rate = kl.find_learning_rate(model, x, y, batch_size=500)
     """
-    return step_size(model, x, y, batch_size, sample_weight).recommended
+    if num_steps is not None:
+        num_steps = integer("num_steps", num_steps, at_least=1)
+    return step_size(model, x, y, batch_size, sample_weight).recommended_for(num_steps)
 
 
 class AutomaticLearningRate:
-    """Sets the learning rate of a model in `fit`: before the first step, then at the end of
-    epochs 1, 2, 4, 8 ... as long as there is burn-in, so that samples are drawn at one rate.
-
-    A long run can afford a smaller rate, which has less bias: the rate is no larger than what
-    takes the chain through `TRAVEL` relaxation times of the metric: 1/η steps, and (1−β)/η with a
-    momentum β.
+    """Sets the learning rate of a model in `fit` to `StepSize.recommended_for` the steps of the
+    run: before the first step, at the end of epochs 1, 2, 4, 8 ... of burn-in, and at its end, so
+    that samples are drawn at one rate.
 
     Args:
         num_steps: Of the whole `fit`, None where nobody knows.
@@ -45,9 +43,8 @@ class AutomaticLearningRate:
     def __init__(self, model, num_steps):
         self.model = model
         self.optimizer = sampler_of(model)
-        travel = TRAVEL * (1.0 - self.optimizer.momentum)
-        self.affordable = travel / num_steps if num_steps else math.inf
-        self.probe = None
+        self.num_steps = num_steps
+        self.found = None
 
     def begin(self):
         batches = batches_of_fit(self.model, METRIC_BATCHES)
@@ -58,15 +55,45 @@ class AutomaticLearningRate:
                 "`model.optimizer.learning_rate = kl.find_learning_rate(model, x, y, batch_size)` "
                 "instead."
             )
+        check_states_a_loss(self.model)
         fill_metric(self.model, of_one_size(batches))
         self._set(batches)
 
     def epoch_end(self, epochs):
         if epochs & (epochs - 1) == 0:
-            self._set(batches_of_fit(self.model, CURVATURE_BATCHES))
+            self.settle()
+
+    def settle(self):
+        self._set(batches_of_fit(self.model, CURVATURE_BATCHES))
+
+    def in_words(self, num_steps):
+        """What was found, why, and what it will give; `num_steps` are those after burn-in."""
+        rate, found = self.optimizer.present_learning_rate, self.found
+        limit, why = found.smaller_limit, "above which steps grow (2/λ)"
+        if limit == found.noise_limit:
+            why = f"where minibatches of {found.batch_size} add as much noise as is asked for"
+        words = f'learning_rate="auto": {rate:.2g}, {rate / limit:.0%} of {limit:.2g}, {why}'
+        if not (num_steps and found.temperature):
+            return f"{words}."
+        effective = found.effective_samples(rate, num_steps)
+        return (
+            f"{words}; the {num_steps:,} steps after burn-in are worth about {effective:,.0f} "
+            "independent samples along half of the directions or more, and fewer along flat ones."
+        )
 
     def _set(self, batches):
-        self.probe = self.probe or CurvatureProbe(self.model)
-        found = measure(self.probe, of_one_size(batches)[:CURVATURE_BATCHES])
+        probe = kept_while_compiled(self.model, lambda: CurvatureProbe(self.model))
+        try:
+            found = measure(probe, of_one_size(batches)[:CURVATURE_BATCHES])
+        except FloatingPointError:
+            raise
+        except Exception as error:  # whatever layers, losses and backends may raise
+            raise ValueError(
+                'learning_rate="auto" must measure how the loss is curved, and a layer or the loss '
+                f"of the model '{self.model.name}' does not let it. Received: {error}. Pass a "
+                "learning rate in its place, such as "
+                f"`kl.{type(self.optimizer).__name__}(learning_rate=1e-3, num_data=N)`."
+            ) from error
         self.optimizer.gradient_noise = found.gradient_noise
-        self.optimizer.learning_rate = min(found.recommended, self.affordable)
+        self.found = found
+        self.optimizer.learning_rate = found.recommended_for(self.num_steps)

@@ -16,8 +16,8 @@ from keras_langevin.training_data import num_examples
 
 CURVATURE_BATCHES = 4  # are looked at; their median counts
 LANCZOS_STEPS, LANCZOS_TOLERANCE = 30, 0.02
-SAFETY = 0.9  # share of the stability limit that is used
-NOISE_SHARE = 0.5  # share of the noise limit that is used
+SAFETY = 0.9  # share of the stability limit that is never exceeded
+LARGEST_SHARE, SHORT_RUN = 0.5, 50.0  # of both limits, and (steps / 50)^(−1/3) of a long run
 NOISE_WARNING = 1.0  # share of the noise limit above which there is a warning
 
 
@@ -34,6 +34,7 @@ class StepSize:
             of weights: about 1 for the outer-product metrics, which are made from V.
         batch_size, num_data, temperature: B, N and T.
         momentum: β, 0 for dynamics without.
+        median_eigenvalue: Half of the directions curve less.
     """
 
     largest_eigenvalue: float
@@ -42,6 +43,7 @@ class StepSize:
     num_data: float
     temperature: float
     momentum: float = 0.0
+    median_eigenvalue: float = 1.0
 
     @property
     def stability_limit(self) -> float:
@@ -60,10 +62,34 @@ class StepSize:
         return scale * (1.0 - self.momentum) / self.gradient_noise
 
     @property
+    def smaller_limit(self) -> float:
+        """The smaller of 2/λ and the noise limit."""
+        return min(stability_limit(self.largest_eigenvalue), self.noise_limit)
+
+    @property
     def recommended(self) -> float:
-        """0.9 · 2/λ, but no more than half the noise limit. A momentum adds up how the curvature
-        varies from batch to batch, so that none of the factor 1+β is used."""
-        return self.learning_rate_at(NOISE_SHARE)
+        """`recommended_for` a run of unknown length: half of the smaller limit."""
+        return self.recommended_for(None)
+
+    def recommended_for(self, num_steps: int | None) -> float:
+        """What `learning_rate="auto"` takes for a run of K steps: the share
+        a = min(½, (50/K)^⅓) of 2/λ or of the noise limit, whichever is smaller.
+
+        K steps leave a Monte Carlo error, whose square falls as 1/(aK), and a bias, whose square
+        grows as a²: the sum is smallest where a falls as K^(-1/3), and then goes to zero. The
+        50 was measured (`examples/studies/reference_posteriors`). At T = 0 there is no bias,
+        and a = ½. A momentum adds up how the curvature varies from batch to batch, so that none
+        of the factor 1+β is used.
+        """
+        share = LARGEST_SHARE
+        if num_steps and self.temperature > 0:
+            share = min(share, (SHORT_RUN / num_steps) ** (1 / 3))
+        return share * self.smaller_limit
+
+    def effective_samples(self, learning_rate: float, num_steps: int) -> float:
+        """Of a direction with the median curvature s, in so many steps: ηsK/(2(1−β))."""
+        slowness = 2.0 * max(1.0 - self.momentum, 1e-12)
+        return min(learning_rate * self.median_eigenvalue / slowness, 1.0) * num_steps
 
     def minibatch_noise(self, learning_rate: float) -> float:
         """The noise of minibatches over what the temperature asks for, at this learning rate."""
@@ -141,17 +167,18 @@ def step_size(model, x, y, batch_size=32, sample_weight=None) -> StepSize:
 
 def measure(probe, batches):
     optimizer = probe.optimizer
-    largest = [
-        probe.measure(*batch, num_steps=LANCZOS_STEPS, tolerance=LANCZOS_TOLERANCE).largest
+    spectra = [
+        probe.measure(*batch, num_steps=LANCZOS_STEPS, tolerance=LANCZOS_TOLERANCE)
         for batch in batches
     ]
     return StepSize(
-        float(np.median(largest)),
+        float(np.median([found.largest for found in spectra])),
         probe.gradient_noise(batches),
         num_examples(batches[0]),
         optimizer.num_data,
         optimizer.temperature,
         optimizer.momentum,
+        float(np.median([found.median for found in spectra])),
     )
 
 

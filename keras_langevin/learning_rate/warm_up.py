@@ -1,13 +1,13 @@
 """Filling a metric before the first step."""
 
-import keras
 import numpy as np
 
 from keras_langevin.arguments import integer
+from keras_langevin.keras_internals import train_on
 from keras_langevin.optimizers.snapshots import sampler_of
 from keras_langevin.statistics import track_statistics
 from keras_langevin.statistics.check_fit import check_fit
-from keras_langevin.training_data import joined, num_examples, training_data
+from keras_langevin.training_data import num_examples, rows, training_data
 
 METRIC_BATCHES = 16
 
@@ -54,13 +54,8 @@ def fill_metric(model, batches, again=False):
     preconditioner = optimizer.preconditioner
     if not preconditioner.learns or (not again and preconditioner.is_filled):
         return
-    x, y, sample_weight = map(joined, zip(*batches, strict=True))
-    history = getattr(model, "history", None)  # `fit` may be running: it returns this one
     with optimizer.filling_metric():
-        model.fit(
-            x, y, num_examples(batches[0]), sample_weight=sample_weight, shuffle=False, verbose=0
-        )
-    model.history = history
+        train_on(model, batches)
 
 
 def split(x, y, sample_weight, batch_size, count):
@@ -71,11 +66,7 @@ def split(x, y, sample_weight, batch_size, count):
     batch_size = min(batch_size, total)
     order = np.random.default_rng(0).permutation(total)
     count = min(count, total // batch_size)
-    return [_rows(data, order[i * batch_size : (i + 1) * batch_size]) for i in range(count)]
-
-
-def _rows(data, rows):
-    return keras.tree.map_structure(lambda a: None if a is None else a[rows], data)
+    return [rows(data, order[i * batch_size : (i + 1) * batch_size]) for i in range(count)]
 
 
 def of_one_size(batches):

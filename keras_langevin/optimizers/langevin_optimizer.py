@@ -30,8 +30,8 @@ class LangevinOptimizer(Sampler):
         minibatch_correction: B, the batch size, if given, reduces the injected noise by what
             minibatches of that size already add where C ≈ H⁻¹: variance (2ηT/N)(1 − η/2) − η²/B
             instead of 2ηT/N. Only for outer-product metrics.
-        drift_clip: Shortens a drift −ηC∇G that is longer than so many times its running average,
-            at least 1; `math.inf` for never. `None`, the default, is 3 with
+        drift_clip: Shortens a drift −ηC∇G whose squared length exceeds so many times its running
+            average, at least 1; `math.inf` for never. `None`, the default, is 10 with
             `learning_rate="auto"`, whose first rate is found far from the posterior, and never
             otherwise. The noise stays. The logs of `kl.PosteriorSampler` have `drift_clipped`,
             the share of steps that were shortened: well above 0.01 the samples are off the target.

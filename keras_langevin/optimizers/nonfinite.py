@@ -32,6 +32,11 @@ class NonfiniteSteps:
                 add_state(shape, f"{name}_copy") for shape, name in zip(shapes, names, strict=True)
             ]
 
+    def forget_copy(self):
+        """Has the next step take a new copy: there are other parameters."""
+        if self.keeps_copy:
+            self.copy_age.assign(ops.zeros(()))
+
     def accept(self, results, statistics, instead, iteration, place, restart):
         """Whether the step is taken, and what is written in the place of `results`, pairs of a
         variable and its new value.

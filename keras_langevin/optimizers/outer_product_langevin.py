@@ -80,7 +80,8 @@ class DOPLangevin(OuterProductLangevin):
             for its defaults. `lagged=False` is the paper.
         **kwargs: See `kl.LangevinOptimizer`: `batch_size`, Keras' own, and others.
 
-    Layers without a statistics rule use the Euclidean metric; a warning names them.
+    Weights that no statistics measure have a diagonal metric from the gradients of minibatches; a
+    warning names their layers.
 
     Example:
 

@@ -18,9 +18,11 @@ class SamplerProtocol:
 
     Events, called by `kl.PosteriorSampler`:
         prepare_fit(model): Before the first step of a `fit`.
-        end_burn_in(): When burn-in ends; for what tunes itself until then.
+        begin_burn_in(num_steps), end_burn_in(): For what tunes itself in between; each may be
+            called again.
 
     Quantities, for logs and reports:
+        in_words(num_steps): What was tuned during burn-in, in one line.
         noise_scale(learning_rate): Standard deviation of the injected noise of one step.
         minibatch_noise(batch_size): Noise of minibatches over the noise that T asks for.
         kinetic_energies(): For each weight array the mean of what is T in equilibrium, r² of a
@@ -40,8 +42,16 @@ class SamplerProtocol:
     def prepare_fit(self, model):
         """Gets ready for a `fit` of the model, which is built and compiled."""
 
+    def begin_burn_in(self, num_steps=None):
+        """Begins what tunes itself during burn-in, again where another burn-in ended, for a `fit`
+        of so many steps; 0 or None where nobody knows."""
+
     def end_burn_in(self):
         """Ends what tunes itself during burn-in."""
+
+    def in_words(self, num_steps):
+        """What was tuned during burn-in, in one line, for so many steps to come; or None."""
+        return None
 
     def noise_scale(self, learning_rate):
         """The standard deviation of the noise of one step, in the metric's own units; or None."""

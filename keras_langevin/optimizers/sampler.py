@@ -2,29 +2,44 @@
 
 import contextlib
 import random
+from dataclasses import replace
 
 import keras
 from keras import ops
 
-from keras_langevin import priors
+from keras_langevin import priors, weights
 from keras_langevin.arguments import boolean, non_negative_number, seed_number
-from keras_langevin.keras_internals import JointOptimizer, learning_rate_schedule, schedule_step
+from keras_langevin.keras_internals import (
+    JointOptimizer,
+    forget_compiled_functions,
+    layout_along,
+    learning_rate_schedule,
+    refusal,
+    schedule_step,
+    undivided,
+)
 from keras_langevin.noise import standard_normal
 from keras_langevin.optimizers.nonfinite import NonfiniteSteps, kept_finite
 from keras_langevin.optimizers.protocol import SamplerProtocol
 from keras_langevin.optimizers.sampler_arguments import (
+    check_parameters,
     checked_keras_arguments,
     checked_learning_rate,
     checked_num_data,
     checked_preconditioner,
+    no_learning_rate,
+    not_tracked,
     refuse_what_changes_the_target,
-    warn_about_parameters,
 )
-from keras_langevin.preconditioners.preconditioner import Layout, block_layouts
+from keras_langevin.preconditioners.preconditioner import (
+    Layout,
+    axes_in_weight,
+    batch_size_place,
+    block_layouts,
+)
+from keras_langevin.priors.fan_in import DEFAULT as DEFAULT_PRIOR
+from keras_langevin.priors.roles import note_last_as_output, note_roles
 from keras_langevin.statistics.block import SHIFT
-from keras_langevin.weights import is_statistic
-
-DEFAULT_PRIOR = priors.FanInNormal(10.0)
 
 
 class Sampler(SamplerProtocol, JointOptimizer):
@@ -66,9 +81,9 @@ class Sampler(SamplerProtocol, JointOptimizer):
             descent on G), between them a cold posterior.
         prior: One of `kl.priors`, a mapping from patterns of variable paths to priors, a
             TensorFlow Probability distribution (TensorFlow backend), or `None` for a flat
-            prior. Defaults to `kl.priors.FanInNormal(10)`: variance 10/fan_in on kernels, 1 on
-            vectors. Regularisers of layers enter the
-            loss and so add N times their value to U.
+            prior. Defaults to `kl.priors.LayerwiseNormal()`, whose width follows from what a
+            variable is in its layer; `kl.priors.describe(model)` shows it. Regularisers of layers
+            enter the loss and so add N times their value to U.
         seed: Integer; the noise is a pure function of (seed, iteration, variable). Drawn from
             Python's generator when `None`, so `keras.utils.set_random_seed` fixes it.
         preconditioner: The metric, one of `kl.preconditioners`; Euclidean by default.
@@ -175,20 +190,19 @@ class Sampler(SamplerProtocol, JointOptimizer):
     def build(self, variables):
         if self.built:
             return
+        parameters = [v for v in variables if not weights.is_statistic(v)]
+        check_parameters(parameters)
         super().build(variables)
-        parameters = [v for v in variables if not is_statistic(v)]
         places = {id(v): i for i, v in enumerate(parameters)}
         self._places = {self.index(v): place for place, v in enumerate(parameters)}
-        self._priors = tuple(self.prior.for_variable(v) for v in parameters)
-        warn_about_parameters(parameters)
+        note_last_as_output(parameters)
+        self._priors, precisions = self._priors_of(parameters)
         self.layout = Layout(
             shapes=tuple(tuple(v.shape) for v in parameters),
             names=tuple(v.path.replace("/", "_") for v in parameters),
-            prior_precisions=tuple(
-                prior.precision(tuple(v.shape)) / self.num_data
-                for prior, v in zip(self._priors, parameters, strict=True)
-            ),
+            prior_precisions=precisions,
             blocks=block_layouts(variables, places),
+            batch_size=batch_size_place(variables),
         )
         known = {id(v) for v in self.variables}
         self.preconditioner.build(self.layout, self.add_state)
@@ -196,9 +210,40 @@ class Sampler(SamplerProtocol, JointOptimizer):
         self._nonfinite.build(self.layout.shapes, self.layout.names, self.add_state)
         self.build_state()
 
+    def _priors_of(self, parameters):
+        """Of every parameter the prior, and its precision in the units of the mean loss."""
+        chosen = tuple(self.prior.for_variable(v) for v in parameters)
+        pairs = zip(chosen, parameters, strict=True)
+        return chosen, tuple(p.precision(tuple(v.shape)) / self.num_data for p, v in pairs)
+
+    def parameters_changed(self, has_new):
+        """New parameters have no metric yet; a momentum or an open step is drawn anew."""
+        self._nonfinite.forget_copy()
+        for variable, value in self.restart():
+            variable.assign(value)
+        if has_new:
+            self.preconditioner.begin_again()
+            if self.has_automatic_learning_rate:
+                self.has_learning_rate = False
+
     def add_state(self, shape, name):
-        """A float32 variable of the optimizer that starts at zero and is saved with it."""
-        return self.add_variable(shape=shape, initializer="zeros", dtype="float32", name=name)
+        """A float32 variable of the optimizer that starts at zero and is saved with it.
+
+        Where `keras.distribution` splits the weights over devices, a state that is shaped as a
+        weight is split as that weight: as the one whose name in `self.layout.names` its own begins
+        with.
+        """
+        layout = self._state_layout(tuple(shape), name)
+        return self.add_variable(shape, "zeros", "float32", layout=layout, name=name)
+
+    def _state_layout(self, shape, name):
+        names = self.layout.names
+        for i in sorted(range(len(names)), key=lambda i: -len(names[i])):
+            if name.startswith(f"{names[i]}_"):
+                axes = axes_in_weight(shape, i, self.layout)
+                if axes is not None:
+                    return layout_along(self.sampled_variables[i], axes)
+        return undivided(len(shape))
 
     @contextlib.contextmanager
     def filling_metric(self):
@@ -266,22 +311,14 @@ class Sampler(SamplerProtocol, JointOptimizer):
         return standard_normal(shape, self.seed, iteration, stream, self.exact_noise)
 
     def read_statistics(self):
-        if self.statistics is not None and not self.statistic_variables:
-            raise ValueError(
-                f"{type(self).__name__} needs per-example statistics, and the model it trains is "
-                "not tracked. Received: no statistics. Either add "
-                "`callbacks=[kl.PosteriorSampler(...)]` to `fit`, which installs the probes, or "
-                "call `kl.track_statistics(model, optimizer)` before training."
-            )
+        is_missing = self.statistics is not None and not self.statistic_variables
+        if is_missing and not self.finds_nothing_to_measure:
+            raise refusal(not_tracked(type(self).__name__))
         return super().read_statistics()
 
     def _check_learning_rate(self):
         if not self.has_learning_rate:
-            raise ValueError(
-                'Nothing has set the learning rate yet. Received: learning_rate="auto", and no '
-                "`kl.PosteriorSampler` among the callbacks of `fit`. Add one, or call "
-                "`model.optimizer.learning_rate = kl.find_learning_rate(model, x, y, batch_size)`."
-            )
+            raise refusal(no_learning_rate())
 
     def _complete(self, variables, gradients):
         """Values and gradients of all parameters, float32, in the order of `build`; zeros where
@@ -289,7 +326,7 @@ class Sampler(SamplerProtocol, JointOptimizer):
         given = {self.index(v): (v, g) for v, g in zip(variables, gradients, strict=True)}
         values, full, present = [], [], []
         for index, variable in enumerate(self._trainable_variables):
-            if is_statistic(variable):
+            if weights.is_statistic(variable):
                 continue
             value = ops.cast(ops.convert_to_tensor(variable), "float32")
             if index in given:
@@ -316,7 +353,26 @@ class Sampler(SamplerProtocol, JointOptimizer):
         return self.preconditioner.fisher
 
     def attach(self, model):
+        """The layers say more of a variable than its name, by which an optimizer that was built
+        before, as one from a file, had to go."""
+        note_roles(model)
+        if self.built:
+            self._priors, precisions = self._priors_of(self.sampled_variables)
+            if precisions != self.layout.prior_precisions:
+                layout = self.preconditioner.layout
+                self.preconditioner.layout = replace(layout, prior_precisions=precisions)
+                self.layout = replace(self.layout, prior_precisions=precisions)
+                forget_compiled_functions(model)
         self.preconditioner.attach(model)
+
+    def begin_burn_in(self, num_steps=None):
+        if self.built:
+            self.preconditioner.release()
+
+    def end_burn_in(self):
+        """Holds the metric, unless a schedule of the rate goes on to explore."""
+        if self.built and not hasattr(learning_rate_schedule(self), "is_sampling"):
+            self.preconditioner.hold()
 
     def minibatch_noise(self, batch_size):
         """ηNv/(2BT(1−β)): the noise of minibatches of size B over what the temperature asks for,

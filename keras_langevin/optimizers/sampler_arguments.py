@@ -120,8 +120,25 @@ def refuse_what_changes_the_target(num_data, kwargs):
             )
 
 
-def warn_about_parameters(parameters):
-    """Before the first step: of weights whose samples cannot follow the target."""
+def refuse_double_precision(parameters):
+    """Steps are computed in float32, which would round float64 weights to it."""
+    double = [v for v in parameters if keras.backend.standardize_dtype(v.dtype) == "float64"]
+    if double:
+        raise ValueError(
+            "The weights that are sampled must be float32: a step is computed in float32, and "
+            f"would make float32 numbers of wider weights. Received: {shorten(double[0].path)} "
+            f"of dtype float64{f' and {len(double) - 1} more' if len(double) > 1 else ''}. Call "
+            '`keras.config.set_floatx("float32")` before the model is made, or give its layers '
+            '`dtype="float32"`; the data may stay float64.'
+        )
+
+
+def check_parameters(parameters):
+    """Before the first step: warns of weights whose samples cannot follow the target, and refuses
+    those of double precision where that is asked for. Variables that are made from NumPy arrays
+    are float64 by accident."""
+    if keras.config.floatx() == "float64":
+        refuse_double_precision(parameters)
     for variable in parameters:
         if getattr(variable, "constraint", None) is not None:
             warnings.warn(
@@ -138,3 +155,21 @@ def warn_about_parameters(parameters):
             f"target. Use the policy 'mixed_{dtype}', which keeps float32 weights.",
             stacklevel=4,
         )
+
+
+def not_tracked(name):
+    """The error of a sampler that finds nothing measured."""
+    return ValueError(
+        f"{name} needs per-example statistics, and the model it trains is not tracked. Received: "
+        "no statistics. Either add `callbacks=[kl.PosteriorSampler(...)]` to `fit`, which installs "
+        "the probes, or call `kl.track_statistics(model, optimizer)` before training."
+    )
+
+
+def no_learning_rate():
+    """The error of `learning_rate="auto"` that nobody has found."""
+    return ValueError(
+        'Nothing has set the learning rate yet. Received: learning_rate="auto", and no '
+        "`kl.PosteriorSampler` among the callbacks of `fit`. Add one, or call "
+        "`model.optimizer.learning_rate = kl.find_learning_rate(model, x, y, batch_size)`."
+    )

@@ -21,6 +21,7 @@ from keras_langevin.optimizers.step_size_tuner import (
     EnergyVariance,
     NoTuner,
     first_step_size,
+    target_energy_for,
 )
 
 
@@ -63,9 +64,11 @@ class SMILE(Sampler):
         tuner: `"absolute"` brings E[S²]/d to `target_energy` during burn-in and then holds ε;
             `"energy_variance"` is the published rule, for comparison: it does not find a step
             size (see `EnergyVariance` in `optimizers/step_size_tuner.py`); `None`, no tuning.
-        target_energy: v*, of the rule `"absolute"`. Where minibatch noise dominates, u turns by
-            it over ε/(2√v*): 50 steps. On small regressions 1e-4 to 1e-3 are equal within the
-            noise; a chain that is too short to get far with it needs more.
+        target_energy: v*, of the rule `"absolute"`. `"auto"` (the default) is
+            1e-4 (60,000/K)^1.2, no more than 0.01, for a `fit` of K steps, so that the bias falls
+            with the length of the run as the Monte Carlo error does
+            (`examples/studies/reference_posteriors`), and 1e-4 without a `kl.PosteriorSampler`.
+            Where minibatch noise dominates, u turns by it over ε/(2√v*) steps.
         decoherence_length: L, over which u forgets, in units of ε: minibatches turn it over
             2(d−1)/(ε σ²), σ² the mean variance of P g, and what is left of 1/L is injected.
             `math.inf` injects nothing. By default the length of a draw from the prior.
@@ -108,6 +111,7 @@ class SMILE(Sampler):
 
     keeps_copy = False
     _has_no_burn_in = False
+    _num_steps = None  # of the `fit` to come
 
     def __init__(
         self,
@@ -119,7 +123,7 @@ class SMILE(Sampler):
         seed=None,
         preconditioned=True,
         tuner="absolute",
-        target_energy=1e-4,
+        target_energy="auto",
         decoherence_length=None,
         tuning_steps=None,
         variance_decay=0.999,
@@ -145,7 +149,10 @@ class SMILE(Sampler):
         positive_number("temperature", self.temperature)
         self.preconditioned = boolean("preconditioned", preconditioned)
         self.tuner = one_of("tuner", tuner, ("absolute", "energy_variance", None))
-        self.target_energy = positive_number("target_energy", target_energy)
+        is_automatic = isinstance(target_energy, str) and target_energy == "auto"
+        if not is_automatic:
+            target_energy = positive_number("target_energy", target_energy)
+        self.target_energy = target_energy
         is_finite = not (isinstance(decoherence_length, float) and decoherence_length == math.inf)
         if decoherence_length is not None and is_finite:
             decoherence_length = positive_number("decoherence_length", decoherence_length)
@@ -168,7 +175,6 @@ class SMILE(Sampler):
                 "A direction that turns needs at least 2 weights. Received: a model with "
                 f"{self.dimension}. Use `kl.SGLD`."
             )
-        self.rule = self._make_rule()
         self.noise = SuccessiveDifferences(
             self.variance_decay, self.freeze_after, elementwise=self.preconditioned
         )
@@ -180,6 +186,7 @@ class SMILE(Sampler):
         self.noise.build(layout.shapes, layout.names, self.add_state)
         if self.preconditioned:
             self.scaling.build(self.dimension, self.add_state)
+        self.rule = self._make_rule()
         self.rule.build(self.dimension, self.add_state)
         self.step_size = self.add_state((), "step_size")
         self.open_step = self.add_state((), "open_step")  # ε of the drift to be closed, or 0
@@ -197,8 +204,15 @@ class SMILE(Sampler):
 
     def _make_rule(self):
         if self.tuner == "absolute":
-            return AbsoluteEnergy(self.target_energy)
+            return AbsoluteEnergy(self._target())
         return EnergyVariance() if self.tuner == "energy_variance" else NoTuner()
+
+    def _target(self):
+        """v*: a number, or a variable, since a later `fit` may be longer."""
+        if self.target_energy != "auto":
+            return self.target_energy
+        start = keras.initializers.Constant(target_energy_for(self._num_steps))
+        return self.add_variable((), start, "float32", name="target_energy")
 
     @property
     def statistics(self):
@@ -351,10 +365,28 @@ class SMILE(Sampler):
 
     # ---------------------------------------------------------------------------- the rest
 
+    def begin_burn_in(self, num_steps=None):
+        self._num_steps = num_steps
+        if self.built and self._tunes_in_burn_in and self.target_energy == "auto":
+            self.rule.target.assign(target_energy_for(num_steps))
+
+    def in_words(self, num_steps):
+        if not self._tunes_in_burn_in or not self.built:
+            return None
+        step, target = (float(ops.convert_to_numpy(v)) for v in (self.step_size, self.rule.target))
+        words = (
+            f"a step moves all weights by {step:.3g}, for an energy error of {target:.1g} a weight"
+        )
+        if num_steps and self.length < math.inf:
+            lengths = num_steps * step / self.length
+            words += (
+                f"; the {num_steps:,} steps after burn-in cover {lengths:,.0f} decoherence lengths"
+            )
+        return f"{words}."
+
     def end_burn_in(self):
-        """Holds the step size from here on, unless `tuning_steps` says when. Called by
-        `kl.PosteriorSampler`."""
-        if self._tunes_in_burn_in and not ops.convert_to_numpy(self.num_closed):
+        """Holds the step size from here on, unless `tuning_steps` says when."""
+        if self._tunes_in_burn_in and not (self.built and ops.convert_to_numpy(self.num_closed)):
             warnings.warn(
                 "The step size is tuned during burn-in, and there is none: it stays at "
                 f"{float(ops.convert_to_numpy(self.learning_rate)):.3g}. Received: burn_in=0. "

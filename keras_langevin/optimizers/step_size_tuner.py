@@ -6,7 +6,7 @@ import statistics
 import keras
 from keras import ops
 
-from keras_langevin.arguments import positive_number, shorten
+from keras_langevin.arguments import shorten
 
 LEAST, MOST = 1e-16, 100.0  # times the target: what one step may say about the energy
 REJECTED = 1e4  # times the target: steps beyond it are taken back
@@ -50,7 +50,7 @@ class AbsoluteEnergy(NoTuner):
     follows_learning_rate = False
 
     def __init__(self, target_energy):
-        self.target = positive_number("target_energy", target_energy)
+        self.target = target_energy  # a number, or a variable of one
 
     def build(self, dimension, add_state):
         self.dimension = dimension
@@ -142,6 +142,16 @@ class EnergyVariance(NoTuner):
         stddev = ops.clip(ops.sqrt(variance), 1e-6, 1e7)
         changes = [(self.mean, mean), (self.stddev, stddev), (self.count, count)]
         return ops.clip(step_size * factor, 1e-8, 10.0), changes
+
+
+def target_energy_for(num_steps) -> float:
+    """v* for a run of K steps, 60,000 where nobody knows: 1e-4 (60,000/K)^1.2, at most 0.01.
+
+    K steps leave a squared Monte Carlo error of order 1/(εK), and a squared bias of order ε⁴ with
+    exact gradients (ε² in the variances) or ε² with the noise of minibatches. The sum is smallest
+    at ε ∝ K^(-1/5) or K^(-1/3), and v* goes with ε⁶ or ε⁴: with the power -1.2 or -4/3 of K.
+    """
+    return min(1e-4 * (60_000 / (num_steps or 60_000)) ** 1.2, 1e-2)
 
 
 def first_step_size(learning_rate, tuner):

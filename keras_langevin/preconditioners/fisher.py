@@ -48,7 +48,11 @@ class Fisher(Preconditioner):
         """Makes this the metric of a built model. Called by `kl.track_statistics`."""
         if self.fisher == "model":
             self.families = resolve_families(model, self.output, self.noise_stddev)
+        if model is not self.model:
+            self.data = None  # it was for another model
         self.model = model
+        if self.data is not None and len(self.fixed) != len(model.non_trainable_variables):
+            self._fix()  # layers were frozen since, or are trained again
         self.prepare()
 
     def prepare(self):
@@ -64,6 +68,9 @@ class Fisher(Preconditioner):
             )
         arrays = x if self.fisher == "model" else (x, y)
         self.data = keras.tree.map_structure(lambda a: np.asarray(a)[: self.num_examples], arrays)
+        self._fix()
+
+    def _fix(self):
         self.fixed = [ops.convert_to_numpy(v) for v in self.model.non_trainable_variables]
 
     @property

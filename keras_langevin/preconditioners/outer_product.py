@@ -8,6 +8,7 @@ from keras_langevin.arguments import boolean, integer, non_negative_number, one_
 from keras_langevin.arithmetic import at_least, mixed, scaled, with_product
 from keras_langevin.preconditioners.averaging import AveragingPreconditioner
 from keras_langevin.preconditioners.diagonal import Diagonal
+from keras_langevin.preconditioners.minibatch_moments import minibatch_moments, with_all_parameters
 from keras_langevin.preconditioners.preconditioner import SMALLEST
 from keras_langevin.preconditioners.quasi_diagonal import QuasiDiagonal, centred, with_added
 from keras_langevin.statistics.block import BIAS_SECOND_MOMENT, SECOND_MOMENT
@@ -56,6 +57,13 @@ class OuterProduct(AveragingPreconditioner):
         self.prior_in_metric = boolean("prior_in_metric", prior_in_metric)
         self.damping = non_negative_number("damping", damping)
         self.epsilon = non_negative_number("epsilon", epsilon)
+
+    def build(self, layout, add_variable):
+        super().build(with_all_parameters(layout), add_variable)
+
+    def update(self, values, gradients, statistics):
+        moments = minibatch_moments(self.layout, gradients, statistics)
+        return super().update(values, gradients, [*statistics, *moments])
 
     @property
     def approximates_fisher(self):

@@ -6,7 +6,8 @@ import math
 from keras import ops
 
 from keras_langevin.arithmetic import scaled, with_product
-from keras_langevin.weights import is_statistic
+from keras_langevin.statistics.block import BATCH_SIZE, features_axis
+from keras_langevin.weights import own_statistics
 
 # Below this an entry of a metric counts as zero; drift and noise see the same clamped value.
 SMALLEST = 1e-20
@@ -37,10 +38,11 @@ def block_layouts(variables, positions) -> tuple[BlockLayout, ...]:
         positions: From the id of a parameter to its place in the list of parameters.
     """
     measured = {}
-    statistics = [v.statistic for v in variables if is_statistic(v)]
+    statistics = [v.statistic for v in own_statistics(variables)]
     for index, statistic in enumerate(statistics):
-        if statistic.block is not None:
-            measured.setdefault(statistic.block, {})[statistic.kind] = index
+        block = statistic.block
+        if block is not None and _is_trained(block, positions):
+            measured.setdefault(block, {})[statistic.kind] = index
     return tuple(
         BlockLayout(
             kernel=positions[id(block.kernel)],
@@ -53,6 +55,24 @@ def block_layouts(variables, positions) -> tuple[BlockLayout, ...]:
     )
 
 
+def _is_trained(block, positions):
+    """Whether a block's weights are among the parameters: all of them or none."""
+    are_there = {id(v) in positions for v in (block.kernel, block.bias) if v is not None}
+    if len(are_there) > 1:
+        raise ValueError(
+            "Kernel and bias must be trained as they were when the model was tracked. Received: "
+            f"one of {block.kernel.path!r} and {block.bias.path!r} is frozen since. Call "
+            "`kl.track_statistics(model, optimizer)` again, or `fit` with a `kl.PosteriorSampler`."
+        )
+    return are_there == {True}
+
+
+def batch_size_place(variables):
+    """Place among the statistics of the size of the batch, None where nothing measures it."""
+    kinds = [v.statistic.kind for v in own_statistics(variables)]
+    return kinds.index(BATCH_SIZE) if BATCH_SIZE in kinds else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """What a preconditioner is built on.
@@ -62,16 +82,34 @@ class Layout:
         prior_precisions: Of every parameter: -d²log p(θ)/dθ² / num_data of one entry, in the
             units of the mean loss.
         blocks: The measured blocks.
+        batch_size: Place among the statistics of the number of examples in the minibatch, which
+            is measured where layers are left out of the blocks; None elsewhere.
     """
 
     shapes: list
     names: list
     prior_precisions: list
     blocks: list
+    batch_size: int | None = None
 
     @property
     def num_weights(self):
         return sum(math.prod(shape) for shape in self.shapes)
+
+
+def axes_in_weight(shape, position, layout):
+    """Which axes of a weight an array of this shape has: all, or that of a number for each input
+    feature; None for any other.
+
+    Args:
+        position: Of the weight in the `Layout`.
+    """
+    if shape == tuple(layout.shapes[position]):
+        return range(len(shape))
+    blocks = [b for b in layout.blocks if b.kernel == position and b.shift_shape is not None]
+    if blocks and shape == (math.prod(blocks[0].shift_shape),):
+        return (features_axis(blocks[0].shift_shape),)
+    return None
 
 
 def must_implement(preconditioner, method, needed_by, returns):
@@ -137,7 +175,8 @@ class Preconditioner:
     def build(self, layout: Layout, add_variable):
         """Makes the state by `add_variable(shape, name)`, which starts at zero."""
         self.layout = layout
-        # 1 while training fills the metric and moves no weight (`kl.warm_up_metric`).
+        # 1 while training fills the metric and moves no weight (`kl.warm_up_metric`), −1 while the
+        # metric is held.
         self.resting = add_variable((), "resting") if self.learns else None
 
     def require(self, *methods):
@@ -164,6 +203,15 @@ class Preconditioner:
             `(metric, changes)`: what `solve` and `sample` take, and `(variable, value)` pairs.
         """
         return None, []
+
+    def begin_again(self):
+        """Has the next minibatch set the metric, as the first one did: there are new parameters."""
+
+    def hold(self):
+        """Ends the learning of a metric that learns until burn-in ends; here, of none."""
+
+    def release(self):
+        """Lets a held metric learn again, since there is another burn-in."""
 
     def is_at_rest(self):
         """Whether this step fills the metric and moves no weight: a boolean, or a tensor of one."""

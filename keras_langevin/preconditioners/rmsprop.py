@@ -87,7 +87,7 @@ class RMSProp(AveragingPreconditioner):
     def divergence(self, metric, gradients, statistics):
         if not self.correction:
             return None
-        rate = self.averaging.rate_after(ops.convert_to_tensor(self.count))
+        rate = self.averaging_rate()
         terms = [ops.zeros_like(v) for v in metric]
         for block in self.layout.blocks:
             for position, kind in ((block.kernel, SECOND_MOMENT), (block.bias, BIAS_SECOND_MOMENT)):

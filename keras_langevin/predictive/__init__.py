@@ -39,12 +39,42 @@ from keras_langevin.predictive.gaussian import Gaussian as Gaussian
 from keras_langevin.predictive.gaussian import HeteroscedasticGaussian as HeteroscedasticGaussian
 
 # isort: split
+from keras_langevin.predictive.laplace import Laplace as Laplace
+
+# isort: split
+from keras_langevin.predictive.huber import Huber as Huber
+
+# isort: split
+from keras_langevin.predictive.log_cosh import LogCosh as LogCosh
+
+# isort: split
+from keras_langevin.predictive.log_normal import LogNormal as LogNormal
+
+# isort: split
+from keras_langevin.predictive.poisson import Poisson as Poisson
+
+# isort: split
+from keras_langevin.predictive.negative_binomial import NegativeBinomial as NegativeBinomial
+
+# isort: split
+from keras_langevin.predictive.student_t import StudentT as StudentT
+
+# isort: split
+from keras_langevin.predictive.beta import Beta as Beta
+
+# isort: split
+from keras_langevin.predictive.values import Values as Values
+
+# isort: split
 from keras_langevin.predictive.family import Family
 from keras_langevin.predictive.fisher_scores import scores as scores
-from keras_langevin.predictive.log_gamma import log_gamma
 from keras_langevin.predictive.output import at_least_float32 as at_least_float32
 from keras_langevin.predictive.output import checked_meaning as checked_meaning
 from keras_langevin.predictive.output import resolve_families as resolve_families
 from keras_langevin.predictive.registry import register_family
+from keras_langevin.predictive.unknown_likelihood import (
+    warn_of_unknown_likelihood as warn_of_unknown_likelihood,
+)
+from keras_langevin.special_functions import log_gamma
 
 __all__ = ["Family", "log_gamma", "register_family"]

@@ -10,9 +10,9 @@ def minus_p_log_p(p):
     return ops.where(p > 0, -p * ops.log(ops.where(p > 0, p, ops.ones_like(p))), 0.0)
 
 
-def categorical_entropy(p):
-    """Shape `(..., classes)` to `(...)`; 0 (certain) to log(classes)."""
-    return ops.relu(ops.sum(minus_p_log_p(p), axis=-1))
+def categorical_entropy(p, axis=-1):
+    """Over the axis of the classes, which goes; 0 (certain) to log(classes)."""
+    return ops.relu(ops.sum(minus_p_log_p(p), axis=axis))
 
 
 def bernoulli_entropy(p):

@@ -1,10 +1,11 @@
 """What a likelihood says about a model's outputs: the base of all families."""
 
+import copy
 import math
 
 from keras import ops, tree
 
-from keras_langevin.losses import check_same_shape
+from keras_langevin.losses import aligned_targets
 from keras_langevin.predictive.entropy import entropy_parts, log_mean_exp
 from keras_langevin.predictive.mixture import equal_mixture, members_last
 from keras_langevin.predictive.quality_of_samples import report_of_samples
@@ -31,8 +32,9 @@ class Family:
     | `entropy(mean)` | `predict_uncertainty` | uncertainty is split into variances |
     | `guess(y)` | `report` | no row for blind guessing |
     | `component(parameters, tfp)` | `predictive_distribution` | an error |
-    | `check(parameters)`, `check_labels(y)` | all | everything is taken |
-    | `from_loss(loss)` | losses with arguments | the family has no arguments |
+    | `check(parameters)` | all | everything is taken |
+    | `counted(y, outputs)` | losses that leave labels out | all labels count |
+    | `from_loss(loss)`, `options` | losses with arguments | the family has no arguments |
 
     Class attributes:
         output: The name that `output=` takes. (A family of several names, and an object's name,
@@ -44,6 +46,12 @@ class Family:
         sums_units: Whether the numbers of the last axis are one label together, so that their
             log-likelihoods add up, as in `kl.losses.GaussianNLL`; or labels of their own, whose
             average the loss takes, as Keras' losses do.
+        has_likelihood: False where the outputs are no distribution of y, so that there are a
+            mean and a spread of the members, and no density.
+        loss_sets_scale: Whether the scale of the noise is what the loss stands for, so that a
+            weight of the loss, or a sum in place of its mean, would be another scale.
+        loss_weight: The factor of the loss in `compile(loss_weights=...)`, by which such a scale
+            shrinks.
         noise_stddev: Of a `Gaussian`; None elsewhere.
     """
 
@@ -52,6 +60,9 @@ class Family:
     impossible_activations = ()
     support = "real numbers"
     sums_units = True
+    has_likelihood = True
+    loss_sets_scale = False
+    loss_weight = 1.0
     noise_stddev = None
 
     @classmethod
@@ -60,15 +71,25 @@ class Family:
         return {cls.output: cls.meaning}
 
     @classmethod
-    def from_name(cls, output):
-        """The family of one of these names."""
-        return cls()
+    def from_name(cls, output, **options):
+        """The family of one of these names, with what `options` says."""
+        return cls(**options)
 
     @classmethod
     def from_loss(cls, loss):
         """The family of a registered loss as it was compiled, an object or a function; None where
         its meaning is not certain."""
         return cls()
+
+    @property
+    def options(self):
+        """What the name does not say: the arguments that `from_name` makes this family of again,
+        a dict of what JSON can hold, without those that have their default."""
+        return {}
+
+    def for_rank(self, rank):
+        """The same family, for outputs of that many axes, the batch's among them."""
+        return self
 
     # ------------------------------------------------------------------ what a family states
 
@@ -81,7 +102,7 @@ class Family:
         raise self.missing("log_likelihood(outputs, y)", "everything")
 
     def mean(self, parameters):
-        """E[y], shape `(..., units)`."""
+        """E[y], shape `(..., units)`; where a loss has the model predict a median, that."""
         raise self.missing("mean(parameters)", "everything")
 
     def variance(self, parameters):
@@ -145,8 +166,10 @@ class Family:
     def check(self, parameters):
         """Raise ValueError where predictions, NumPy, cannot be what the model declares."""
 
-    def check_labels(self, y):
-        """Raise ValueError where the density of a label is no average over members."""
+    def counted(self, y, outputs):
+        """Which labels count, booleans with the shape of `log_density(outputs, y)`, whose entries
+        are 0 where one does not; None where all do."""
+        return None
 
     # ------------------------------------------------------------------ what follows from it
 
@@ -163,20 +186,16 @@ class Family:
     def log_densities(self, outputs, y):
         """log p(y | outputs) of each member, shape `(members, batch, ...)`."""
         found = self.log_likelihood(outputs, self.aligned(y, outputs))
-        return ops.sum(found, axis=-1) if self.sums_units else found
+        is_sum = self.sums_units and len(found.shape) > 2  # without units there is nothing to sum
+        return ops.sum(found, axis=-1) if is_sum else found
 
     def log_density(self, outputs, y):
         """log of the members' average density, shape `(batch, ...)`."""
         return log_mean_exp(self.log_densities(outputs, y))
 
     def aligned(self, y, outputs):
-        """Labels of one number per example may lack the last axis."""
-        mean = self.means(outputs)
-        y = ops.cast(y, mean.dtype)
-        if len(y.shape) == len(mean.shape) - 2 and mean.shape[-1] == 1:
-            y = ops.expand_dims(y, -1)
-        check_same_shape(y, mean[0])
-        return y
+        """Labels in the shape and type of the members' means; see `aligned_targets`."""
+        return aligned_targets(y, self.means(outputs)[0])
 
     def uncertainty(self, outputs, quantiles):
         """What `predict_uncertainty` gives, a dict of tensors.
@@ -216,19 +235,30 @@ class Family:
         moved = tree.map_structure(lambda p: members_last(p, event_axes), parameters)
         return equal_mixture(tfp, self.component(moved, tfp))
 
-    def report(self, parameters, y, outside=None):
+    def report(self, parameters, y, outside=None, weights=None):
         """What a report says of the predictions beside their likelihood.
 
         Args:
             parameters: Of the members, NumPy: what `predict_members` gives.
             y: The labels.
             outside: Parameters for inputs of another kind, or None.
+            weights: How much each label counts, NumPy numbers >= 0 with the shape of the labels
+                or of their first axes; None where all count alike. (A family without this
+                argument is asked for labels that do.)
 
         Returns:
             A list of `kl.report.Row`, and a list of figures: pairs of a caption and a function
             that draws on matplotlib Axes.
         """
-        return report_of_samples(self, parameters, y)
+        return report_of_samples(self, parameters, y, weights)
+
+    def weighted(self, loss_weight):
+        """The family of a loss with a factor, where the loss sets its scale; else itself."""
+        if not self.loss_sets_scale or loss_weight in (None, 1):
+            return self
+        found = copy.copy(self)
+        found.loss_weight = float(loss_weight)
+        return found
 
     # ------------------------------------------------------------------------ small helpers
 

@@ -15,6 +15,7 @@ from keras_langevin.predictive.family import Family
 from keras_langevin.predictive.quality_of_numbers import report_of_gaussians
 from keras_langevin.predictive.quantiles import gaussian_mixture_quantiles, normal_cdf
 from keras_langevin.predictive.registry import register_family
+from keras_langevin.special_functions.bounds import no_less_than
 
 
 class _GaussianFamily(Family):
@@ -57,8 +58,8 @@ class _GaussianFamily(Family):
         normal = tfp.distributions.Normal(parameters["mean"], parameters["stddev"])
         return tfp.distributions.Independent(normal, 1)
 
-    def report(self, parameters, y, outside=None):
-        return report_of_gaussians(*self.member_moments(parameters), y)
+    def report(self, parameters, y, outside=None, weights=None):
+        return report_of_gaussians(*self.member_moments(parameters), y, weights)
 
 
 @register_family(GaussianNLL)
@@ -82,7 +83,11 @@ class Gaussian(_GaussianFamily):
     def from_loss(cls, loss):
         if isinstance(loss, GaussianNLL):
             return HeteroscedasticGaussian() if loss.stddev is None else cls(loss.stddev)
-        return None if getattr(loss, "reduction", None) == "sum" else cls("mse")
+        return cls("mse")
+
+    @property
+    def loss_sets_scale(self):
+        return self.noise_stddev == "mse"
 
     def parameters(self, outputs):
         return outputs
@@ -112,7 +117,7 @@ class Gaussian(_GaussianFamily):
                 f"of one example, which must be known. Received: outputs of shape {sizes} per "
                 "example. Train with `GaussianNLL(stddev=...)` instead."
             )
-        return math.sqrt(math.prod(sizes) / 2)
+        return math.sqrt(math.prod(sizes) / (2 * self.loss_weight))
 
 
 @register_family()
@@ -125,7 +130,7 @@ class HeteroscedasticGaussian(_GaussianFamily):
     def parameters(self, outputs):
         mean, log_stddev = split_mean_and_log_scale(outputs)
         # A stddev that underflows to 0 would divide by it.
-        stddev = ops.maximum(ops.exp(log_stddev), float(np.finfo("float32").tiny))
+        stddev = no_less_than(float(np.finfo("float32").tiny), ops.exp(log_stddev))
         return {"mean": mean, "stddev": stddev}
 
     def means(self, outputs):

@@ -15,7 +15,23 @@ from keras_langevin.predictive.gaussian import Gaussian
 from keras_langevin.predictive.registry import choices, family_named, find_family
 
 
-def resolve_families(model, output=None, noise_stddev=None):
+class UnknownLikelihood(ValueError):
+    """Neither the loss nor `output` says what the outputs mean.
+
+    Attributes:
+        received: What there was, in words.
+    """
+
+    def __init__(self, received, activation):
+        self.received = received
+        super().__init__(
+            f"What the outputs of the model mean must be known. Received: {received}, and "
+            f"output=None. Pass `output=`, one of:\n{choices(activation)}\nor add a likelihood of "
+            "your own with `kl.predictive.register_family`."
+        )
+
+
+def resolve_families(model, output=None, noise_stddev=None, options=None):
     """The family of each output of a model, in the structure of its outputs.
 
     Args:
@@ -23,6 +39,8 @@ def resolve_families(model, output=None, noise_stddev=None):
         output: `None`, or a name of a registered family, or a structure of them like the
             model's outputs.
         noise_stddev: `None`, a number, `"mse"`, or a structure of them like `output`.
+        options: `None`, or a list with the `Family.options` of each output, in the order of
+            `keras.tree.flatten`: what made families say more than their names.
 
     Raises:
         ValueError: When a family is not known, or said in two ways that differ.
@@ -32,12 +50,15 @@ def resolve_families(model, output=None, noise_stddev=None):
     structure = _structure(model, output if output is not None else loss)
     count = len(keras.tree.flatten(structure))
     tensors = keras.tree.flatten(_outputs(model)) if _is_functional(model) else [None] * count
+    losses = _spread(loss, "loss", structure, model)
+    is_partly_trained = any(one is not None for one in losses)  # others are beside the loss
     families = [
-        _resolve(*one)
+        _resolve(*one, model, is_partly_trained)
         for one in zip(
             _spread(output, "output", structure, model),
             _spread(noise_stddev, "noise_stddev", structure, model),
-            _spread(loss, "loss", structure, model),
+            [{}] * count if options is None else options,
+            losses,
             _spread(compile_argument(model, "loss_weights"), "loss_weights", structure, model),
             tensors,
             strict=True,
@@ -116,31 +137,39 @@ def _checked_stddev(noise_stddev):
     return arguments.width("noise_stddev", noise_stddev)
 
 
-def _resolve(output, noise_stddev, loss, loss_weight, tensor):
+def _resolve(output, noise_stddev, options, loss, loss_weight, tensor, model, is_partly_trained):
     by_loss = None if loss is None else _family_of_loss(loss, tensor)
-    if by_loss is not None and by_loss.noise_stddev == "mse" and loss_weight not in (None, 1):
-        by_loss = None  # the weight scales the noise
-        loss = f"{loss} and loss_weights={loss_weight}"
+    said = None if loss is None else loss_name(loss)
+    if by_loss is not None and by_loss.loss_sets_scale:
+        reduction = getattr(loss, "reduction", None)
+        is_number = noise_stddev not in (None, "mse")
+        if reduction == "sum":
+            by_loss, said = None, f"{said} and reduction={reduction!r}"
+        elif loss_weight not in (None, 1) and (is_number or not loss_weight > 0):
+            by_loss, said = None, f"{said} and loss_weights={loss_weight}"
+        else:
+            by_loss = by_loss.weighted(loss_weight)
+    activation = None if tensor is None else last_activation(tensor)
     if output is None:
+        if loss is None and is_partly_trained:
+            return family_named("values").from_name("values")
         if by_loss is None:
-            raise ValueError(
-                "What the outputs of the model mean must be known. Received: a model "
-                f"{'that is not compiled with a loss' if loss is None else f'with loss={loss}'}, "
-                f"and output=None. Pass `output=`, one of:\n{choices()}\nor add a likelihood of "
-                "your own with `kl.predictive.register_family`."
-            )
+            nothing = "a model that is not compiled with a loss"
+            received = nothing if loss is None else f"a model with loss={said}"
+            raise UnknownLikelihood(received, activation)
         if noise_stddev is not None and noise_stddev != by_loss.noise_stddev:
-            raise _contradiction(f"noise_stddev={noise_stddev!r}", loss, by_loss)
+            raise _contradiction(f"noise_stddev={noise_stddev!r}", said, by_loss)
         family = by_loss
     else:
-        family = _family_by_name(output, noise_stddev, by_loss)
-        if by_loss is not None and _words(family) != _words(by_loss):
-            raise _contradiction(_words(family), loss, by_loss)
-    _check_last_activation(family, tensor, loss)
-    return family
+        family = _family_by_name(output, noise_stddev, options, by_loss)
+        is_other = family.has_likelihood and by_loss is not None
+        if is_other and _words(family) != _words(by_loss):
+            raise _contradiction(_words(family), said, by_loss)
+    _check_last_activation(family, activation, said)
+    return family.weighted(loss_weight).for_rank(_rank(tensor, model))
 
 
-def _family_by_name(output, noise_stddev, by_loss):
+def _family_by_name(output, noise_stddev, options, by_loss):
     family = family_named(output)
     if not issubclass(family, Gaussian):
         if noise_stddev is not None:
@@ -148,8 +177,8 @@ def _family_by_name(output, noise_stddev, by_loss):
                 '`noise_stddev` is only for output="mean". '
                 f"Received: noise_stddev={noise_stddev!r}, output={output!r}."
             )
-        says_more = by_loss is not None and type(by_loss) is family and by_loss.output == output
-        return by_loss if says_more else family.from_name(output)
+        same = by_loss is not None and type(by_loss) is family and by_loss.output == output
+        return by_loss if same and not options else family.from_name(output, **options)
     if noise_stddev is None and by_loss is not None:
         noise_stddev = by_loss.noise_stddev
     if noise_stddev is None:
@@ -171,9 +200,28 @@ def _family_of_loss(loss, tensor):
     return find_family(loss)
 
 
+def _rank(tensor, model):
+    """Axes of an output, None where nothing says how many."""
+    if tensor is not None:
+        return len(tensor.shape)
+    try:
+        shape = model.get_build_config()["input_shape"]
+        return len(model.compute_output_spec(keras.KerasTensor(shape)).shape)
+    except Exception:  # whatever a `call` of the user's may raise, or several outputs
+        return None
+
+
+def loss_name(loss):
+    """The name that an error gives a loss."""
+    if isinstance(loss, str):
+        return loss
+    return getattr(loss, "__name__", type(loss).__name__)
+
+
 def _words(family):
     noise = "" if family.noise_stddev is None else f", noise_stddev={family.noise_stddev!r}"
-    return f'output="{family.output}"{noise}'
+    options = "".join(f", {name}={value!r}" for name, value in family.options.items())
+    return f'output="{family.output}"{noise}{options}'
 
 
 def _contradiction(said, loss, by_loss):
@@ -184,8 +232,7 @@ def _contradiction(said, loss, by_loss):
     )
 
 
-def _check_last_activation(family, tensor, loss):
-    activation = None if tensor is None else last_activation(tensor)
+def _check_last_activation(family, activation, loss):
     if activation not in family.impossible_activations:
         return
     source = f"the loss {loss}" if loss is not None else f'output="{family.output}"'

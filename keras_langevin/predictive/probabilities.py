@@ -1,8 +1,16 @@
-"""Checks of what a model declared to be probabilities, on NumPy arrays."""
+"""What a model declared to be probabilities: checks on NumPy arrays, and Keras' clipping."""
 
+import keras
 import numpy as np
+from keras import ops
 
 TOLERANCE = 1e-2  # by which probabilities computed in half precision may be off
+
+
+def away_from_0_and_1(probabilities):
+    """As Keras' crossentropies take them before their logarithm."""
+    epsilon = keras.config.epsilon()
+    return ops.clip(probabilities, epsilon, 1 - epsilon)
 
 
 def check_probabilities(probabilities, output):
@@ -13,13 +21,14 @@ def check_probabilities(probabilities, output):
         raise _error(output, f"values from {lowest:.6g} to {highest:.6g}")
 
 
-def check_distributions(probabilities, output):
-    """The same, and the last axis must sum to 1."""
+def check_distributions(probabilities, output, axis=-1):
+    """The same, and the axis of the classes must sum to 1."""
     check_probabilities(probabilities, output)
-    off = np.abs(np.sum(probabilities, axis=-1, dtype="float64") - 1)
+    off = np.abs(np.sum(probabilities, axis=axis, dtype="float64") - 1)
     if np.nanmax(off, initial=0) > TOLERANCE:
-        worst = np.sum(probabilities, axis=-1).flat[np.nanargmax(off)]
-        raise _error(output, f"a sum over the last axis of {worst:.6g}")
+        worst = np.sum(probabilities, axis=axis).flat[np.nanargmax(off)]
+        which = "the last axis" if axis == -1 else f"axis {axis}"
+        raise _error(output, f"a sum over {which} of {worst:.6g}")
 
 
 def _error(output, what):

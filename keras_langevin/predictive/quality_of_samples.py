@@ -4,34 +4,48 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_langevin.predictive.label_weights import copies, label_weights
 from keras_langevin.predictive.quality_of_numbers import (
     LEVELS,
     coverage,
     coverage_figure,
     epistemic_share,
-    root_mean_squared_error,
+    root_mean_squared_errors,
 )
 from keras_langevin.predictive.row import Row, guess
 
 DRAWS = 400  # of every y, from all members together
 
 
-def report_of_samples(family, parameters, y):
+def report_of_samples(family, parameters, y, weights=None):
     """See `Family.report`."""
     mean, variance = (m.astype("float64") for m in family.moments_of(parameters))
     y = np.asarray(y, "float64").reshape(mean.shape[1:])
-    reached = family.guess(ops.convert_to_tensor(y, keras.config.floatx()))
+    weights = label_weights(weights, y.shape)
+    reached = family.guess(ops.convert_to_tensor(_repeated(y, weights), keras.config.floatx()))
     rows = [] if reached is None else [guess(reached)]
-    rows.append(root_mean_squared_error(mean, y))
+    rows += root_mean_squared_errors(mean, y, weights)
     if not family.can_sample:
         reason = f"Not measured: `{type(family).__name__}` must implement `sample` for it."
         label = "inside the {:.0f} % interval"
         rows += [
             Row(f"coverage_{100 * q:.0f}", None, label.format(100 * q), reason) for q in LEVELS
         ]
-        return [*rows, epistemic_share(mean, variance)], []
+        return [*rows, epistemic_share(mean, variance, weights)], []
     pit = ranks_among_samples(family, parameters, y)
-    return [*rows, *coverage(pit), epistemic_share(mean, variance)], [coverage_figure(pit)]
+    rows += [*coverage(pit, weights), epistemic_share(mean, variance, weights)]
+    return rows, [coverage_figure(pit, weights)]
+
+
+def _repeated(y, weights):
+    """Labels as often as their weights say, for a guess that takes labels alone."""
+    if y.ndim == 1:
+        y, weights = y[:, None], weights[:, None]
+    if np.ptp(weights) == 0:
+        return y
+    if y.ndim > 1 and np.all(weights == weights[..., :1]):  # units are kept together
+        return np.repeat(y.reshape(-1, y.shape[-1]), copies(weights[..., 0].ravel()), axis=0)
+    return np.repeat(y.reshape(-1, 1), copies(weights.ravel()), axis=0)
 
 
 def ranks_among_samples(family, parameters, y, seed=0):

@@ -47,7 +47,12 @@ def mixture_quantiles(family, parameters, quantiles):
     """
     mean, stddev = _mixture_moments(family, parameters)
     q = _in_front(quantiles, len(mean.shape), mean.dtype)
-    bracket = chebyshev_bracket(mean, stddev, q)
+    return bisected_mixture(family, parameters, quantiles, chebyshev_bracket(mean, stddev, q))
+
+
+def bisected_mixture(family, parameters, quantiles, bracket):
+    """The same between two bounds, tensors `(len(quantiles), ...)`."""
+    q = _in_front(quantiles, len(bracket[0].shape) - 1, bracket[0].dtype)
     per_level = tree.map_structure(lambda p: ops.expand_dims(p, 1), parameters)
 
     def cdf(x):

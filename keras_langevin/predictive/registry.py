@@ -33,23 +33,29 @@ def register_family(loss=(), replace=False, exact=False):
     import keras_langevin as kl
     from keras import ops
 
-    @kl.predictive.register_family(keras.losses.Poisson)
-    class Poisson(kl.predictive.Family):
-        output, meaning = "rates", "rates of Poisson counts"
-        support = "counts"
+    class ExponentialNLL(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            return ops.mean(y_true * ops.exp(-y_pred) + y_pred, axis=-1)
+
+    @kl.predictive.register_family(ExponentialNLL)
+    class Exponential(kl.predictive.Family):
+        output, meaning = "log_waiting_times", "logarithms of mean waiting times"
         sums_units = False
 
         def parameters(self, outputs):
-            return outputs
+            return ops.exp(outputs)
 
-        def mean(self, rate):
-            return rate
+        def mean(self, waiting_time):
+            return waiting_time
 
-        def variance(self, rate):
-            return rate
+        def variance(self, waiting_time):
+            return ops.square(waiting_time)
 
         def log_likelihood(self, outputs, y):
-            return y * ops.log(outputs) - outputs - kl.predictive.log_gamma(y + 1)
+            return -y * ops.exp(-outputs) - outputs
+
+        def cdf(self, waiting_time, y):
+            return 1 - ops.exp(-y / waiting_time)
     ```
     """
     losses = [_checked_loss(one) for one in (loss if isinstance(loss, tuple) else (loss,))]
@@ -103,9 +109,23 @@ def find_family(loss):
     return None
 
 
-def choices():
-    """The names that `output=` takes and their meanings, a line each."""
-    return "\n".join(f'  "{name}": {cls.choices()[name]}' for name, cls in _BY_NAME.items())
+def choices(activation=None):
+    """The names that `output=` takes and their meanings, a line each: of models whose last layer
+    has this activation, where it is known."""
+    return "\n".join(
+        f'  "{name}": {cls.choices()[name]}'
+        for name, cls in _BY_NAME.items()
+        if not _is_impossible(cls, name, activation)
+    )
+
+
+def _is_impossible(cls, name, activation):
+    if activation is None:
+        return False
+    known = cls.impossible_activations
+    if isinstance(known, property):  # it depends on the name
+        known = cls.from_name(name).impossible_activations
+    return activation in known
 
 
 def _checked_loss(loss):

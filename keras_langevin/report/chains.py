@@ -33,13 +33,14 @@ MIXING = {  # row: label, what it means, form
 
 
 def rows(ensemble, predictions, curve):
-    """Of predictions `(members, quantities)` and the running log predictive density."""
+    """Of predictions `(members, quantities)` and the running log predictive density, None where
+    there is no likelihood."""
     num_chains = len(np.unique(ensemble.chains))
     return [
         Row("num_members", ensemble.num_members, "members", "Posterior samples.", ",d"),
         Row("num_chains", num_chains, "chains", "Independent runs among them.", ",d"),
         *mixing(ensemble.split_chains(predictions)),
-        *size(curve),
+        *([] if curve is None else size(curve)),
     ]
 
 

@@ -8,6 +8,8 @@ import dataclasses
 import math
 
 from keras_langevin.diagnostics.chain_health import DISAGREEMENT, DRIFT, POINT, WORTH
+from keras_langevin.optimizers.drift_clip import HARMLESS, MOST_CLIPPED
+from keras_langevin.report.ranges import MARK, out_of_range
 
 PROBLEM, WARNING, NOTE, GOOD = "problem", "warning", "note", "good"
 SMALL_NOISE, LARGE_NOISE = 0.1, 1.0  # of minibatches, over the noise asked for
@@ -15,6 +17,12 @@ MARGIN = 1.5  # over the stability limit of one moment that a chain survives
 SLOW = 5.0  # times smaller than recommended
 MOST_FACTOR = 30  # beyond it the weights are too far out for the factor to be known
 CALIBRATED = 3.0  # standard errors
+COUNT = 0.05  # of `num_data`, that may be held out
+AUTOMATIC = (
+    'learning_rate="auto" found this rate in burn-in, and the loss is curved otherwise now. Scale '
+    "the inputs to a range of about 1, use larger batches, or burn in for longer, so that it is "
+    "measured again later."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +70,39 @@ def run_has_diverged(n):
         "Training has diverged: the learning rate is far too large.",
         f"At {n['learning_rate']:.2g} every step overshot more than the last, until a step was not "
         "a number any more. The members are from before, on the way there.",
-        'Do not use them. Train again with a tenth of the learning rate, or learning_rate="auto"; '
-        "else look for NaN or infinity in the training data.",
+        f"Do not use them. Train again with {_less(n)}; else look for NaN or infinity in the "
+        "training data.",
+    )
+
+
+def num_data_is_wrong(n):
+    if not n.has("num_data", "num_training_examples"):
+        return None
+    said, given = n["num_data"], n["num_training_examples"]
+    targets = n["num_targets"] or 1
+    if (1 - COUNT) * given <= said <= (1 + COUNT) * given * targets:
+        return None
+    sense = "narrower" if said > given else "wider"
+    return Finding(
+        PROBLEM,
+        f"num_data is {said:,g}, and there are {given:,} training examples.",
+        f"It says how much the data count: the members are spread about "
+        f"{_times(said / given)} {sense} than the data justify, and learning rates that are right "
+        "for one are wrong for the other.",
+        f"Train again with num_data={given}. (`num_data` counts examples, not batches, and not "
+        "those that `validation_split` takes away; `training_data` must be all of them.)",
+    )
+
+
+def drifts_are_shortened(n):
+    if not n.has("drift_clipped") or n["drift_clipped"] <= HARMLESS:
+        return None
+    return Finding(
+        WARNING if n["drift_clipped"] > MOST_CLIPPED else NOTE,
+        f"The drift was shortened in {n['drift_clipped']:.1%} of the steps after burn-in.",
+        f"Up to {HARMLESS:.0%} is harmless. Gradients of some batches are many times longer than "
+        "usual; where they are cut, the members are not drawn from the posterior.",
+        "Scale the inputs to a range of about 1, or use larger batches.",
     )
 
 
@@ -73,7 +112,16 @@ def worse_than_guessing(n):
         return None
     guess, members = (n[name] for name in names)
     advice = "Check first that these data are prepared as the training data were."
-    if n.has("learning_rate"):
+    causes = [f for f in (num_data_is_wrong(n), drifts_are_shortened(n)) if f and f.level != NOTE]
+    if causes:
+        advice = f"See to this first: {causes[0].title}"
+    elif n.has("learning_rate") and n["has_automatic_learning_rate"]:
+        advice = (
+            "Train longer, in larger batches, on inputs scaled to a range of about 1, and look at "
+            "the prior, which may be far wider than trained weights are. If the training loss was "
+            "low, check that these data are prepared as the training data were."
+        )
+    elif n.has("learning_rate"):
         advice = (
             f"The usual reason is a learning rate that is far too large (it was "
             f"{n['learning_rate']:.2g}): steps throw the weights about instead of improving them. "
@@ -100,7 +148,9 @@ def learning_rate_is_too_large(n):
             WARNING,
             "The learning rate is at the limit of what is stable.",
             f"It is {rate:.2g}; above {limit:.2g}, which varies along the chain, steps overshoot.",
-            f"learning_rate={n['recommended_learning_rate']:.2g} is safe.",
+            AUTOMATIC
+            if n["has_automatic_learning_rate"]
+            else f"learning_rate={n['recommended_learning_rate']:.2g} is safe.",
         )
     reasons = []
     if noise > LARGE_NOISE:
@@ -121,7 +171,9 @@ def learning_rate_is_too_large(n):
         PROBLEM,
         f"The learning rate is too large, {_factor_too_large(rate / advised)} times.",
         " ".join(reasons),
-        f"Train again with learning_rate={advised:.2g} (it was {rate:.2g}), or "
+        AUTOMATIC
+        if n["has_automatic_learning_rate"]
+        else f"Train again with learning_rate={advised:.2g} (it was {rate:.2g}), or "
         'learning_rate="auto". Larger batches help as well.',
     )
 
@@ -171,7 +223,9 @@ def temperatures_disagree(n):
             continue
         word = "hotter" if value > asked else "colder"
         advice = (
-            "Lower the learning rate, or use larger batches."
+            "Use larger batches, or scale the inputs to a range of about 1."
+            if value > asked and n["has_automatic_learning_rate"]
+            else "Lower the learning rate, or use larger batches."
             if value > asked
             else "Train longer before sampling (a larger burn_in), and check that the loss has "
             "stopped falling."
@@ -197,6 +251,7 @@ def chain_has_not_moved(n):
         return _moves_slowly(n)
     if not unmoved and not drifts:
         return None
+    automatic = n["has_automatic_learning_rate"]
     title = "The chain has not moved." if unmoved else "The chain is still on its way."
     return Finding(
         WARNING,
@@ -205,7 +260,7 @@ def chain_has_not_moved(n):
         f"explains {n['drift']:.0%} of how their predictions vary: their spread is the path of "
         "training and says little about how sure the model is.",
         "Sample longer, after a longer burn_in"
-        + (", or raise the learning rate." if unmoved else "."),
+        + (", or raise the learning rate." if unmoved and not automatic else "."),
     )
 
 
@@ -217,7 +272,9 @@ def _moves_slowly(n):
         "smaller than it may be.",
         f"The {n['num_members']} members are worth {n['independent_draws']:.1f} independent ones "
         "a chain, and their spread says little about how sure the model is.",
-        f"Train again with learning_rate={advised:.2g} (it was {rate:.2g}), or "
+        "Train longer: a longer burn-in lets the rate be measured again, later."
+        if n["has_automatic_learning_rate"]
+        else f"Train again with learning_rate={advised:.2g} (it was {rate:.2g}), or "
         'learning_rate="auto"; or many times longer.',
     )
 
@@ -319,6 +376,8 @@ def coverage_is_off(n):
 
 CHECKS = (
     run_has_diverged,
+    num_data_is_wrong,
+    drifts_are_shortened,
     learning_rate_is_too_large,
     worse_than_guessing,
     minibatches_add_noise,
@@ -339,7 +398,16 @@ def _nothing_wrong(numbers):
     looked += ["the step size and the noise"] if n.has("minibatch_noise") else []
     looked += ["the mixing of the chain"] if n.has("r_hat") else []
     text = f"Looked at: {', '.join(looked)}."
+    if out_of_range(numbers):
+        text += f" Of single predictions the numbers marked {MARK} are out of their range."
     return Finding(GOOD, "Nothing is wrong in what was checked.", text)
+
+
+def _less(n):
+    """A smaller learning rate, in words."""
+    if n["has_automatic_learning_rate"]:
+        return "larger batches and scaled inputs, or a learning rate that is a tenth of it"
+    return 'a tenth of the learning rate, or learning_rate="auto"'
 
 
 def _for_temperature(n):

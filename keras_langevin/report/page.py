@@ -4,6 +4,8 @@ import base64
 import html
 import io
 
+from keras_langevin.report.ranges import MARK
+
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff;
        max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -22,6 +24,7 @@ td { padding: .3rem .6rem; border-bottom: 1px solid #e4e4e4; vertical-align: top
 td.value { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums;
            font-weight: 600; }
 td.meaning { color: #555; }
+tr.marked td.value { color: #b3261e; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem; }
 figure { margin: 0; } figure img { width: 100%; height: auto; }
 """
@@ -42,9 +45,10 @@ def body(report):
     parts = [f"<h1>{html.escape(report.title)}</h1>"]
     parts.append(f'<p class="about">{html.escape(report.about)}</p>')
     parts += map(_finding, report.findings)
+    marked = report.marked
     for title, rows in report.sections.items():
         parts.append(f"<h2>{html.escape(title)}</h2>\n<table>")
-        parts += [_row(row) for row in rows if row.label]
+        parts += [_row(row, row.name in marked) for row in rows if row.label]
         parts.append("</table>")
     figures = report.draw()
     if figures:
@@ -63,9 +67,11 @@ def _finding(finding):
     )
 
 
-def _row(row):
-    cells = zip(("label", "value", "meaning"), (row.label, row.text, row.meaning), strict=True)
-    return "<tr>" + "".join(f'<td class="{k}">{html.escape(t)}</td>' for k, t in cells) + "</tr>"
+def _row(row, is_marked):
+    value = f"{MARK} {row.text}" if is_marked else row.text
+    cells = zip(("label", "value", "meaning"), (row.label, value, row.meaning), strict=True)
+    tag = '<tr class="marked">' if is_marked else "<tr>"
+    return tag + "".join(f'<td class="{k}">{html.escape(t)}</td>' for k, t in cells) + "</tr>"
 
 
 def _figure(caption, figure):

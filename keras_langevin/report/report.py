@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from keras_langevin.predictive.row import Row
 from keras_langevin.report.findings import Finding
 from keras_langevin.report.page import body, page
+from keras_langevin.report.ranges import MARK, out_of_range
 
 MARKS = {"problem": "✗", "warning": "!", "good": "✓", "note": "·"}
 WIDTH = 100
@@ -42,6 +43,11 @@ class Report(Mapping):
 
     __hash__ = object.__hash__
 
+    @property
+    def marked(self) -> set[str]:
+        """Names of the numbers about the chains that are not what settled ones give."""
+        return out_of_range(self)
+
     def __str__(self):
         lines = [self.title, self.about]
         for finding in self.findings:
@@ -50,10 +56,12 @@ class Report(Mapping):
         shown = [row for rows in self.sections.values() for row in rows if row.label]
         label = max(len(row.label) for row in shown)
         value = max(len(row.text) for row in shown)
+        marked = self.marked
         for title, rows in self.sections.items():
             lines += ["", title, "-" * len(title)]
             lines += [
-                f"{row.label:<{label}}  {row.text:>{value}}  {row.meaning}".rstrip()
+                f"{row.label:<{label}}  {row.text:>{value}} "
+                f"{MARK if row.name in marked else ' '} {row.meaning}".rstrip()
                 for row in rows
                 if row.label
             ]

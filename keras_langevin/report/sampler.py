@@ -8,8 +8,9 @@ import numpy as np
 from keras_langevin.learning_rate.curvature import curvature
 from keras_langevin.learning_rate.limits import step_size
 from keras_langevin.optimizers.snapshots import as_sampler
-from keras_langevin.predictive.row import Row
+from keras_langevin.predictive.row import Row, percent
 from keras_langevin.storage.sample import Sample
+from keras_langevin.training_data import num_examples
 from keras_langevin.weights import weight_values
 
 DIVERGED = Row(
@@ -37,7 +38,32 @@ def settings(optimizer, batch_size):
         Row("temperature", optimizer.temperature, "temperature", "1 is the posterior.", "g"),
         Row("num_data", optimizer.num_data, "training examples", "`num_data`.", ",.0f"),
         Row("batch_size", batch_size, "batch size", "", ",.0f"),
+        Row("has_automatic_learning_rate", optimizer.has_automatic_learning_rate, "", ""),
     ]
+
+
+def counts(training_data):
+    """Rows of how many examples it was trained on, and how many numbers the label of one has."""
+    x, y = training_data
+    num_targets = max(np.size(a) // len(a) for a in keras.tree.flatten(y))
+    return [
+        Row(
+            "num_training_examples",
+            num_examples(x),
+            "the same, of `training_data`",
+            "Should be `num_data`.",
+            ",d",
+        ),
+        Row("num_targets", num_targets, "", "", ",d"),
+    ]
+
+
+def clipped(share):
+    """Rows of how many drifts were shortened; none where that is not known."""
+    if share is None:
+        return []
+    label, meaning = "shortened drifts", "Share of the steps after burn-in; up to 1 % is harmless."
+    return [percent("drift_clipped", share, label, meaning)]
 
 
 def limits(model, x, y, batch_size, where):
@@ -71,7 +97,7 @@ def limits(model, x, y, batch_size, where):
             "recommended_learning_rate",
             found.recommended,
             "recommended learning rate",
-            'What learning_rate="auto" would choose here.',
+            'What learning_rate="auto" would choose at the last weights.',
             ".3g",
         ),
     ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
+import functools
+import inspect
+import os
 import re
-import time
 import warnings
 from collections.abc import Callable
 
@@ -13,11 +14,16 @@ import keras
 
 from keras_langevin import arguments, keras_arguments
 from keras_langevin.ensemble import BayesianEnsembleModel
-from keras_langevin.ensemble.members import has_assets
 from keras_langevin.ensemble.options import checked_options
-from keras_langevin.sampling.posterior_sampler import PosteriorSampler
-from keras_langevin.statistics import untracked
-from keras_langevin.storage.stack_samples import stack_samples
+from keras_langevin.sampling.chain_executors import (
+    check_vectorized,
+    checked_executor,
+    in_words,
+    run_chains,
+)
+from keras_langevin.sampling.chain_folders import chain_folders
+from keras_langevin.sampling.chain_progress import ChainProgress
+from keras_langevin.sampling.chain_results import run_chain
 from keras_langevin.weights import named_weights
 
 
@@ -26,8 +32,11 @@ def sample_chains(
     num_chains: int,
     executor: concurrent.futures.Executor | None = None,
     *,
+    directory: str | os.PathLike | None = None,
+    retries: int = 0,
     model: keras.Model | None = None,
     on_error: str = "raise",
+    vectorized: bool = False,
     verbose: int = 1,
     **kwargs,
 ) -> BayesianEnsembleModel:
@@ -44,20 +53,28 @@ def sample_chains(
     whatever finished first.
 
     Args:
-        train_fn: Function of the number of the chain, 0 to `num_chains - 1`. Returns its
-            `kl.PosteriorSampler`, or a pair `(model, samples)` as `kl.BayesianEnsembleModel`
-            takes them. It must build the same network for every chain: weights are matched by
-            their order, since automatic names differ (`dense_1` for `dense`), and shapes are
-            compared.
+        train_fn: Function of the number of the chain, 0 to `num_chains - 1`; with `directory`
+            also of a `kl.ChainContext`. Returns its `kl.PosteriorSampler`, or a pair
+            `(model, samples)` as `kl.BayesianEnsembleModel` takes them. It must build the same
+            network for every chain: weights are matched by their order, since automatic names
+            differ (`dense_1` for `dense`), and shapes are compared.
         num_chains: Number of chains, >= 1.
-        executor: Any `concurrent.futures.Executor`, which you shut down; `None` runs one chain
-            after another in this process. See below.
+        executor: Any `concurrent.futures.Executor`, or a `dask.distributed.Client`, which you
+            shut down; `None` runs one chain after another in this process. See below.
+        directory: Folder in which chain c has the folder `chain-<c>`, where the same call goes on
+            when it was stopped. See below.
+        retries: How often a chain is tried again that has failed, or whose process has died,
+            >= 0. See below.
         model: A built model to put the samples into. Needed only where chains run in other
             processes and the network cannot be rebuilt from its Keras config. It must be
             compiled with the loss, or `output=` passed.
         on_error: What to do when chains fail: `"raise"` a `ChainError`, which has the samples
             of the others; or `"skip"` them with a warning.
-        verbose: 1 prints a line when a chain has finished, 0 does not.
+        vectorized: Whether all chains are advanced by one compiled program, instead of one after
+            another; see below. On JAX.
+        verbose: 1 prints a line when a chain has finished; with `directory` and `executor` also
+            how far all are that run, in a line that is replaced in a terminal, and elsewhere
+            printed once a minute. 0 prints nothing.
         **kwargs: Passed on to `kl.BayesianEnsembleModel`.
 
     Returns:
@@ -68,7 +85,9 @@ def sample_chains(
         ChainError: If a chain fails (with `on_error="skip"`: all of them), or the samples cannot
             be made an ensemble. A chain that diverged is one that failed; to keep what it
             stored before, catch its `FloatingPointError` in `train_fn` and return the sampler.
-        ValueError: If an argument is not what is said above.
+        ValueError: If an argument is not what is said above, or processes would be forked from
+            one in which JAX or TensorFlow has run, which hangs.
+        StorageError: If `directory` cannot be written (an `OSError`).
 
     Example:
 
@@ -113,7 +132,7 @@ def sample_chains(
     with concurrent.futures.ProcessPoolExecutor(4, mp_context=context) as executor:
         ensemble = kl.sample_chains(train_fn, 8, executor)
 
-    ensemble = kl.sample_chains(train_fn, 8, dask_client.get_executor())
+    ensemble = kl.sample_chains(train_fn, 8, dask_client)  # workers with one thread each
     ensemble = kl.sample_chains(train_fn, 8, joblib.externals.loky.get_reusable_executor(4))
     ```
 
@@ -121,9 +140,54 @@ def sample_chains(
     `train_fn` gives to initializers, layers and the sampler, and `keras.utils.clear_session`,
     which takes away the state of chains that run. Call neither it nor `set_random_seed` there.
 
-    Long chains are safe on disk: with `kl.PosteriorSampler(..., directory=f"run/{chain}",
-    resume=True)` and `fit(..., initial_epoch=sampler.epochs_seen)` the same program goes on where
-    it was stopped.
+    One program. With `vectorized=True` each call of `train_fn` runs until its `model.fit`. When
+    all have come that far, one `fit` trains all their models, each from its own weights, with its
+    own callbacks, optimizer state, noise and end (`EarlyStopping`), and the calls go on. Each
+    chain is the one it would be alone, but that data come to all in the order that chain 0 draws.
+    It is compiled once, and small networks cost little more for sixteen chains than for one.
+    Without a sampler it trains a deep ensemble. Networks, losses and optimizers must be the same
+    but for weights and seeds, which is checked; chains whose `fit` has other data or arguments run
+    after one another. Make models and callbacks inside of `train_fn`, data sets outside. With
+    `steps_per_execution=100` in `compile`, 100 steps are one call. Where the process has several
+    devices that divide the number of chains, each advances its share of them.
+
+    ```python
+    ensemble = kl.sample_chains(train_fn, 16, vectorized=True)
+    ```
+
+    Folders. With `directory` long chains are safe on disk: each stores its samples, and a
+    checkpoint after every epoch, in a folder of its own. The same program started again goes on
+    where it was stopped. Every chain is called again, since only `fit` knows whether more epochs
+    are asked for than it has seen: one that was complete has nothing left to do there, if
+    `train_fn` leaves out the start that is over. Automatic names begin anew in every chain, so
+    that they are those stored. Where this process reads the folder that the chain has written,
+    samples come back by its path; else (a worker without a common disk) they are sent.
+
+    ```python
+    def train_fn(chain, context):
+        keras.utils.set_random_seed(chain)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        loss = kl.losses.GaussianNLL(stddev=0.1)
+        sampler = context.sampler(burn_in=20, thinning=4)
+        if not sampler.epochs_seen:
+            model.compile("adam", loss)
+            model.fit(x, y, epochs=10, verbose=0)
+        model.compile(kl.SGLD("auto", num_data=len(x)), loss)
+        first = sampler.epochs_seen
+        model.fit(x, y, epochs=60, initial_epoch=first, callbacks=[sampler], verbose=0)
+        return sampler
+
+    ensemble = kl.sample_chains(train_fn, num_chains=2, directory="run", retries=1)
+    ```
+
+    Retries. A chain is tried again, up to `retries` times, whatever it failed of, and with
+    `directory` it goes on from its last whole epoch. When a process of a `ProcessPoolExecutor`
+    dies, Python ends the others, and does not say which chain was in it: that counts as one try
+    of every chain that had not finished. From then on each has a new process of its own, with
+    the start method and the initializer of your executor and as many at a time as it had, so
+    that another death counts for that chain alone; your executor stays broken. Dask starts
+    workers again itself, and gives up (`KilledWorker`) a chain that several have died of: that
+    is one try. Executors of other kinds that break, such as loky's, are not replaced.
 
     References:
         E. Sommer, L. Wimmer, T. Papamarkou, L. Bothmann, B. Bischl, D. Rügamer, "Connecting the
@@ -136,20 +200,27 @@ def sample_chains(
     """
     arguments.function("train_fn", train_fn)
     num_chains = arguments.integer("num_chains", num_chains, at_least=1)
-    if executor is not None:
-        words = "a `concurrent.futures.Executor`, or None"
-        arguments.instance("executor", executor, concurrent.futures.Executor, words)
+    executor = checked_executor(executor)
+    if directory is not None:
+        arguments.path("directory", directory)
+    _check_takes_context(train_fn, directory)
+    retries = arguments.integer("retries", retries)
     if model is not None:
         keras_arguments.built_model("model", model)
     arguments.one_of("on_error", on_error, ("raise", "skip"))
+    if arguments.boolean("vectorized", vectorized):
+        check_vectorized(executor)
     arguments.verbosity("verbose", verbose)
     checked_options(**kwargs)  # before hours of training
-    chains, errors = _run(train_fn, num_chains, executor, verbose)
+    with chain_folders(directory) as folders:
+        run = functools.partial(run_chain, train_fn, folders)
+        progress = ChainProgress(num_chains, folders, verbose)
+        chains, errors = run_chains(run, num_chains, executor, retries, progress, vectorized)
     errors |= _misfits(chains, model)
     chains = {number: chains[number] for number in sorted(chains) if number not in errors}
-    labels = [number for number, chain in chains.items() for _ in range(len(chain))]
+    labels = [number for number, chain in chains.items() for _ in range(chain.num_samples)]
     if errors:
-        message = _message(errors, num_chains)
+        message = _message(errors, num_chains, folders, retries)
         if on_error == "raise" or not chains:
             raise ChainError(message, errors, _samples(chains), labels) from errors[min(errors)]
         warnings.warn(message, stacklevel=2)
@@ -193,116 +264,22 @@ class ChainError(RuntimeError):
         self.errors, self.samples, self.chains = errors, samples, chains
 
 
-@dataclasses.dataclass
-class _Chain:
-    """What one chain sampled. In a pickle the model is its config.
-
-    Attributes:
-        stacks: From weight name to an array of shape `(draws, *weight.shape)`.
-        model: The network, or its config, or the reason why it has none.
-        seconds: That the chain took.
-    """
-
-    stacks: dict
-    model: keras.Model | dict | str
-    seconds: float
-
-    def __len__(self):
-        return len(next(iter(self.stacks.values())))
-
-    def __getstate__(self):
-        return {**vars(self), "model": _config(self.model)}
-
-    def network(self):
-        """The model, built again from its config where it comes from another process."""
-        if isinstance(self.model, keras.Model):
-            return self.model
-        if isinstance(self.model, str):
-            raise ValueError(_NEEDS_MODEL.format(self.model))
-        try:
-            network = keras.saving.deserialize_keras_object(self.model, safe_mode=False)
-        except Exception as error:  # whatever a `from_config` of the user's may raise
-            raise ValueError(_NEEDS_MODEL.format(error)) from error
-        if not network.built:
-            raise ValueError(_NEEDS_MODEL.format("its config does not say how it is built"))
-        return network
-
-
-_NEEDS_MODEL = (
-    "The network of a chain in another process must be one that can be built from its Keras "
-    "config. Received: a model of which {}. Pass `model=`, a built model of the same kind, "
-    "compiled with the loss."
-)
-
-
-def _config(model):
-    if not isinstance(model, keras.Model):  # a pickle of a pickle
-        return model
-    if has_assets(model):
-        return "vocabularies are no part of the config"
+def _check_takes_context(train_fn, directory):
+    """Before any chain is run."""
+    arguments_of_call, words = (0,), "the number of the chain"
+    if directory is not None:
+        arguments_of_call, words = (0, None), f"{words} and a `kl.ChainContext`"
     try:
-        with untracked(model):
-            config = keras.saving.serialize_keras_object(model)
-    except Exception as error:  # whatever a `get_config` of the user's may raise
-        return f"the config cannot be written ({error})"
-    config.get("compile_config", {}).pop("optimizer", None)
-    return config
-
-
-# ---------------------------------------------------------------------------------- training
-
-
-def _run(train_fn, num_chains, executor, verbose):
-    """The chains that have finished and the errors of the others, by number."""
-    chains, errors = {}, {}
-    for number, result in _results(train_fn, num_chains, executor):
-        if isinstance(result, Exception):
-            errors[number] = result
-            words = f"failed, {_words(result)}"
-        else:
-            chains[number] = result
-            words = f"{len(result)} samples in {result.seconds:.1f} s"
-        if verbose:
-            done = len(chains) + len(errors)
-            print(f"Chain {number}: {words} ({done} of {num_chains} chains)", flush=True)
-    return chains, errors
-
-
-def _results(train_fn, num_chains, executor):
-    """Pairs of a number and what became of the chain, in the order in which they finish."""
-    if executor is None:
-        for number in range(num_chains):
-            yield number, _result_or_error(_train, train_fn, number)
+        signature = inspect.signature(train_fn)
+    except (TypeError, ValueError):  # of what is written in C
         return
-    futures = {executor.submit(_train, train_fn, number): number for number in range(num_chains)}
-    for future in concurrent.futures.as_completed(futures):
-        yield futures[future], _result_or_error(future.result)
-
-
-def _result_or_error(function, *args):
     try:
-        return function(*args)
-    except Exception as error:
-        return error
-
-
-def _train(train_fn, number):
-    start = time.perf_counter()
-    model, samples = _model_and_samples(train_fn(number))
-    _, stacks = stack_samples(model, samples)
-    stacks = dict(zip(named_weights(model), stacks, strict=True))
-    return _Chain(stacks, model, time.perf_counter() - start)
-
-
-def _model_and_samples(returned):
-    if isinstance(returned, PosteriorSampler):
-        returned = (returned.model, returned.samples)
-    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], keras.Model):
-        return returned
-    raise ValueError(
-        "`train_fn` must return the `kl.PosteriorSampler` that it passed to `fit`, or a pair "
-        f"`(model, samples)`. Received: {returned!r}."
-    )
+        signature.bind(*arguments_of_call)
+    except TypeError as error:
+        raise ValueError(
+            f"`train_fn` must take {words}, the second where `directory` is passed and not else. "
+            f"Received: train_fn{signature} with directory={arguments.shorten(directory)}."
+        ) from error
 
 
 # ----------------------------------------------------------------------------------- joining
@@ -348,10 +325,19 @@ def _listed(shapes):
     return ", ".join(words[:8]) + (" ..." if len(words) > 8 else "")
 
 
-def _message(errors, num_chains):
-    reasons = "\n".join(f"- chain {n}: {_words(errors[n])}" for n in sorted(errors))
-    return f"{len(errors)} of {num_chains} chains have failed:\n{reasons}"
-
-
-def _words(error):
-    return f"{type(error).__name__}: {error}"
+def _message(errors, num_chains, folders, retries):
+    reasons = "\n".join(f"- chain {n}: {in_words(errors[n])}" for n in sorted(errors))
+    message = f"{len(errors)} of {num_chains} chains have failed:\n{reasons}"
+    if any(isinstance(error, concurrent.futures.BrokenExecutor) for error in errors.values()):
+        message += (
+            "\nWhere one process of an executor dies, all chains that have not finished fail with "
+            "it."
+        )
+        if not retries:
+            message += " With `retries=1` they are run again."
+    if folders is not None:
+        message += (
+            f"\nWhat these have stored is kept in '{folders.directory}': the same call goes on "
+            "there."
+        )
+    return message

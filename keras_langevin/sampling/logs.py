@@ -1,5 +1,6 @@
 """What a run says of its sampler: numbers for the logs of `fit`, and a warning at its start."""
 
+import math
 import warnings
 
 import numpy as np
@@ -8,8 +9,21 @@ from keras import ops
 from keras_langevin.diagnostics.temperatures import stated_kinetic_temperature
 from keras_langevin.keras_internals import batch_size_of_fit, inner_optimizer
 from keras_langevin.learning_rate.limits import NOISE_WARNING
+from keras_langevin.optimizers.drift_clip import HARMLESS
 from keras_langevin.optimizers.snapshots import as_sampler
 from keras_langevin.sampling.phases import phases
+
+# Largest values that a progress bar need not show.
+NORMAL = {
+    "learning_rate": math.inf,
+    "temperature": math.inf,
+    "noise_scale": math.inf,
+    "kinetic_temperature_low": math.inf,
+    "kinetic_temperature_high": math.inf,
+    "nonfinite_steps": 0,
+    "drift_clipped": HARMLESS,
+    "minibatch_noise": NOISE_WARNING,
+}
 
 
 class SamplerLogs:
@@ -26,6 +40,7 @@ class SamplerLogs:
         steps, num_data = callback.params.get("steps"), self._sampler().num_data
         if self.batch_size is None and steps and num_data:
             self.batch_size = num_data / steps  # on average
+        self._normal = set()
 
     def _sampler(self):
         return as_sampler(self.callback.model.optimizer)
@@ -41,7 +56,14 @@ class SamplerLogs:
             **_kinetic_temperature(sampler),
             **sampler.sampler_logs(),
         }
-        return {name: _number(value) for name, value in found.items() if value is not None}
+        found = {name: _number(value) for name, value in found.items() if value is not None}
+        self._normal = {name for name in found if _is_normal(name, found)}
+        return found
+
+    def is_normal(self, name, value=None):
+        """Whether an entry of the logs is one of these, and a reader of each epoch need not see
+        it."""
+        return name in self._normal
 
     def minibatch_noise(self):
         """Minibatch noise over injected noise, None where it is not known."""
@@ -72,6 +94,12 @@ def _kinetic_temperature(sampler):
         "kinetic_temperature_low": found.low,
         "kinetic_temperature_high": found.high,
     }
+
+
+def _is_normal(name, found):
+    if name == "kinetic_temperature":
+        return found[f"{name}_low"] <= found[name] <= found[f"{name}_high"]
+    return name in NORMAL and found[name] <= NORMAL[name]
 
 
 def _number(value):

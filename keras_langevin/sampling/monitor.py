@@ -11,6 +11,7 @@ from keras_langevin.keras_internals import batches_of_fit
 from keras_langevin.learning_rate.curvature import CurvatureProbe
 from keras_langevin.learning_rate.limits import CURVATURE_BATCHES, measure
 from keras_langevin.learning_rate.warm_up import of_one_size
+from keras_langevin.model_loss import check_states_a_loss
 from keras_langevin.optimizers.snapshots import sampler_of
 from keras_langevin.sampling.posterior_sampler import checked_sampler
 from keras_langevin.weights import weight_values
@@ -57,6 +58,7 @@ class SamplingMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         optimizer = sampler_of(self.model)
+        check_states_a_loss(self.model)
         self._probe = CurvatureProbe(self.model) if optimizer.momentum is not None else None
         self._slope = None
         self._values, self._epochs = {}, 0

@@ -7,27 +7,34 @@ import threading
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from keras_langevin import arguments
 from keras_langevin.ensemble import BayesianEnsembleModel
 from keras_langevin.keras_internals import (
+    adapt_progress_bar,
     dataset_of_fit,
     inner_optimizer,
+    keep_weights,
 )
 from keras_langevin.learning_rate.automatic import AutomaticLearningRate
 from keras_langevin.optimizers.snapshots import as_sampler
+from keras_langevin.sampling.checks import check_integer
+from keras_langevin.sampling.copies import TUNER, empty_copy
+from keras_langevin.sampling.data_check import check_data
 from keras_langevin.sampling.divergence import DivergenceGuard
+from keras_langevin.sampling.followed_chain import FollowedChain
 from keras_langevin.sampling.logs import SamplerLogs
 from keras_langevin.sampling.phases import explores, num_steps, sample_learning_rate
+from keras_langevin.sampling.prepare_model import model_without_weights, prepare_model
+from keras_langevin.sampling.processes import check_same_weights, refuse_separate_chains
+from keras_langevin.sampling.run_checks import RunChecks
 from keras_langevin.sampling.schedule import SamplingSchedule
 from keras_langevin.sampling.scheduled_store import ScheduledStore
-from keras_langevin.statistics import track_statistics
+from keras_langevin.storage.common_folder import samples_of_run
 from keras_langevin.storage.sample import Sample
 from keras_langevin.storage.sample_folder import is_unused
 from keras_langevin.storage.sample_store import SampleStore
 from keras_langevin.storage.training_checkpoint import TrainingCheckpoint
-from keras_langevin.weights import named_weights
 
 
 class PosteriorSampler(keras.callbacks.Callback):
@@ -48,14 +55,28 @@ class PosteriorSampler(keras.callbacks.Callback):
     step before the sample explored, a position that is due is skipped, not shifted. The
     `learning_rate` of such a sample is that of its last step.
 
-    With an optimizer whose `learning_rate` is `"auto"` it finds the rate before the first step,
-    from the training data, and again after epochs 1, 2, 4, 8 ... of burn-in.
+    A model that is not built is built from the shapes of the first batch, as Keras does. With an
+    optimizer whose `learning_rate` is `"auto"` it finds the rate before the first step, from the
+    training data, and again after epochs 1, 2, 4, 8 ... of burn-in. Reading them takes nothing from
+    what `fit` meets. It warns once, where the data or the logs say so, of weights of the examples
+    that are far from 1 on average; of targets far from the scale of the likelihood; of a `num_data`
+    that is not the number of examples; of a training loss that stays above that of a constant
+    prediction; of drifts that are shortened in more than 5 % of the steps after burn-in.
 
     At the end of each epoch it adds `num_samples`, `learning_rate`, `temperature`,
     `minibatch_noise` (minibatch over injected noise, where it is known; it warns above 1)
     and the optimizer's own quantities to the logs. Rates and noise are those of the step to come,
     `temperature` that of the posterior, also while a schedule explores. Put it before `CSVLogger`
-    and other callbacks that should see them; the progress bar and `History` always do.
+    and other callbacks that should see them; `History` always does. The progress bar shows of them
+    `num_samples` and what is not as it should be: steps that were not finite, drifts shortened in
+    more than 1 %, `minibatch_noise` above 1, a kinetic temperature outside its bounds.
+
+    In a training loop of your own put it into a `keras.callbacks.CallbackList`, and call that where
+    `fit` would, as `examples/several_processes.py` does for `torch.distributed`.
+
+    A sampler follows one chain. Another `fit` goes on with it where the weights are those that the
+    last one ended with; for another model, a fold of other data or a new start make a new sampler.
+    A deep copy, of which KerasTuner makes one for each trial, starts empty.
 
     Args:
         burn_in: Epochs (or steps) before which nothing is stored, >= 0. `None` (the default) burns
@@ -63,7 +84,9 @@ class PosteriorSampler(keras.callbacks.Callback):
         thinning: Epochs (or steps) from one sample to the next, >= 1.
         unit: `"epoch"` or `"step"`. With `"step"` Keras waits for each batch to finish.
         directory: Folder for the samples (see `SampleStore`), and for a checkpoint of the
-            training after every epoch. `None` keeps the samples in memory.
+            training after every epoch. `None` keeps the samples in memory. Of several processes
+            that sample one chain (`keras.distribution.initialize` on JAX, `torch.distributed`)
+            each makes its sampler with the same folder; the first writes, the others read.
         max_samples: Most samples to keep, >= 2. When there would be more, every other one is
             dropped and the thinning doubled: those kept are exactly the ones that the
             doubled thinning would have stored. `None` keeps all.
@@ -77,9 +100,11 @@ class PosteriorSampler(keras.callbacks.Callback):
 
     Raises:
         ValueError: If an argument is not what is said above; if `directory` holds a run and
-            `resume` is false; if the run in it has another schedule. In `fit`: if the model is
-            not built, its weights differ from those stored, or a sampling optimizer is used
-            with a loss that is not a mean over the batch.
+            `resume` is false; if the run in it has another schedule. In `fit`: if the model has
+            no weights, or others than those stored, or they do not begin where the last `fit` with
+            this sampler ended, or a sampling optimizer is used with a loss that is not a mean
+            over the batch, or each of several processes would sample
+            a chain of its own.
         FloatingPointError: In `fit`, when the loss of an epoch or a weight to be stored is NaN
             or infinite, or bad steps have brought the loss scale of float16 below 6e-5. What was
             stored before is complete and can be used.
@@ -126,13 +151,13 @@ class PosteriorSampler(keras.callbacks.Callback):
     ):
         super().__init__()
         if burn_in is not None:
-            _check_integer("burn_in", burn_in, 0, "None or ")
+            check_integer("burn_in", burn_in, 0, "None or ")
             burn_in = int(burn_in)
-        _check_integer("thinning", thinning, 1)
-        _check_integer("chain", chain, 0)
+        check_integer("thinning", thinning, 1)
+        check_integer("chain", chain, 0)
         arguments.one_of("unit", unit, ("epoch", "step"))
         if max_samples is not None:
-            _check_integer("max_samples", max_samples, 2, "None or ")
+            check_integer("max_samples", max_samples, 2, "None or ")
         if directory is not None:
             arguments.path("directory", directory)
         arguments.boolean("resume", resume)
@@ -141,18 +166,22 @@ class PosteriorSampler(keras.callbacks.Callback):
                 "`resume=True` must come with the `directory` of the run to continue. "
                 "Received: directory=None."
             )
+        max_samples = None if max_samples is None else int(max_samples)
+        self._given = (SamplingSchedule(burn_in, int(thinning), unit), int(chain), max_samples)
+        self._start(directory, resume)
+        if unit == "step":
+            # A batch hook makes Keras wait for every batch, so there is one only when needed.
+            self.on_train_batch_end = self._after_batch
+
+    def _start(self, directory=None, resume=False):
+        """The state before any `fit` but that in the directory."""
         self.epochs_seen = 0
         self.steps_seen = 0  # counted with unit="step"
         self._checkpoint = None if directory is None else TrainingCheckpoint(Path(directory))
-        self._must_restore = False
+        self._must_restore = self._is_prepared = False
         resume = resume and not is_unused(Path(directory))
-        self._stored = ScheduledStore(
-            SampleStore.load(directory) if resume else SampleStore(directory),
-            SamplingSchedule(burn_in, int(thinning), unit),
-            int(chain),
-            None if max_samples is None else int(max_samples),
-            resume,
-        )
+        samples = samples_of_run(directory, resume)
+        self._stored = ScheduledStore(samples, *self._given, resume)
         if resume:
             self._restore_counters()
         self._steps_before_epoch = 0
@@ -160,9 +189,14 @@ class PosteriorSampler(keras.callbacks.Callback):
         self._fit_thread = None
         self._guard = self._logs = None  # from `fit` on
         self._automatic = None  # with learning_rate="auto"
-        if unit == "step":
-            # A batch hook makes Keras wait for every batch, so there is one only when needed.
-            self.on_train_batch_end = self._after_batch
+        self._epochs_done = 0  # in Keras' count, for what is left of `fit`
+        self._followed = FollowedChain()
+        self._checks = RunChecks(self)
+        self._was_copied = False
+
+    def __deepcopy__(self, memo):
+        self._was_copied = True
+        return empty_copy(self, memo)
 
     @property
     def samples(self) -> SampleStore:
@@ -217,28 +251,21 @@ class PosteriorSampler(keras.callbacks.Callback):
             )
         ensemble = BayesianEnsembleModel(self.model, self.samples, **kwargs)
         batch_size = self._logs and self._logs.batch_size
-        ensemble.remember_sampled(self.model, batch_size and round(batch_size))
+        batch_size = batch_size and round(batch_size)
+        ensemble.remember_sampled(self.model, batch_size, self._checks.drift_clipped)
         return ensemble
 
     def set_model(self, model):
         """Checks the model and installs the statistics its optimizer needs. Called by Keras."""
         super().set_model(model)
-        model, optimizer = self.model, self._optimizer()
-        if optimizer is None:  # `predict` with a model that is not compiled
-            return
-        if not model.built or not named_weights(model):
-            raise ValueError(
-                "`PosteriorSampler` must have a model that is built before `fit`. "
-                f"Received: model '{model.name}', which is not. Begin a Sequential with "
-                "`keras.Input(...)`, or call `model.build(...)` or the model on a batch first."
-            )
-        if as_sampler(optimizer).num_data is not None:
-            _check_mean_loss(model)
-        self._stored.check_model(model, optimizer)
-        track_statistics(model, model.optimizer)
+        self._is_prepared = prepare_model(self.model, self._stored)
 
     def on_train_begin(self, logs=None):
         self._fit_thread = threading.get_ident()
+        refuse_separate_chains(self.model)
+        if not (self._is_prepared or prepare_model(self.model, self._stored)):
+            raise model_without_weights(self.model)
+        self._followed.leave()
         if self.burn_in is None:
             self._choose_burn_in()
         sampler = as_sampler(self.model.optimizer)
@@ -247,19 +274,35 @@ class PosteriorSampler(keras.callbacks.Callback):
             self._checkpoint.restore(self.model)
             self._must_restore = False
         self._guard, self._logs = DivergenceGuard(self), SamplerLogs(self)
+        verbose = self.params.get("verbose")
+        constant = check_data(self.model, self.params.get("steps"), verbose)
+        self._checks.compare_with(constant)
+        adapt_progress_bar(self.model, self._phase, self._logs.is_normal)
         sampler.prepare_fit(self.model)
+        self._burns_in = not self._has_burned_in()
+        if self._burns_in:
+            sampler.begin_burn_in(self._steps_of_fit())
         if sampler.has_automatic_learning_rate:
-            steps_of_fit = (self.params.get("epochs") or 0) * (self.params.get("steps") or 0)
-            self._automatic = AutomaticLearningRate(self.model, steps_of_fit)
+            self._automatic = AutomaticLearningRate(self.model, self._steps_of_fit())
             if was_restored:
                 sampler.has_learning_rate = True
             if not sampler.has_learning_rate:
+                if verbose:
+                    print("PosteriorSampler: measuring the learning rate ...")
                 self._automatic.begin()
+                self._logs.batch_size = self._automatic.found.batch_size
+                if not self._burns_in:
+                    self._say_what_was_found()
         self._logs.warn_about_minibatch_noise()
         self._end_burn_in()
 
+    def on_train_end(self, logs=None):
+        self._followed.end()
+
     def on_epoch_begin(self, epoch, logs=None):
-        self._steps_before_epoch = self.steps_seen
+        self._steps_before_epoch, self._epochs_done = self.steps_seen, epoch
+        keep_weights(self.model)
+        self._followed.go_on(self, f"{self._seen()} {self.unit}s" if self._seen() else None)
         dataset = dataset_of_fit(self.model)
         if hasattr(dataset, "set_epoch"):  # Keras' own count depends on what it built before
             dataset.set_epoch(self.epochs_seen)
@@ -267,13 +310,17 @@ class PosteriorSampler(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
         self._guard.check(logs.get("loss"))
+        check_same_weights(self.model)
         self.epochs_seen += 1
+        self._epochs_done += 1
         if self.unit == "epoch":
             self._sample_when_due(self.epochs_seen - 1, self.epochs_seen)
             self._end_burn_in()
-        if self._automatic is not None and self._is_burning_in():
+        if self._automatic is not None and self._burns_in:
             self._automatic.epoch_end(self.epochs_seen)
-        logs.update(self._logs.quantities())
+        quantities = self._logs.quantities()
+        self._checks.epoch_end(logs.get("loss"), quantities, self._has_burned_in())
+        logs.update(quantities)
         if self._checkpoint is not None:
             self._guard.finite_weights()  # or raises: the last good state stays
             self._checkpoint.save(self.model, self.epochs_seen, self.steps_seen)
@@ -320,12 +367,38 @@ class PosteriorSampler(keras.callbacks.Callback):
             )
 
     def _end_burn_in(self):
-        """Tells an optimizer that tunes itself until then."""
-        if self._seen() >= self.burn_in:
-            as_sampler(self.model.optimizer).end_burn_in()
+        """Tells an optimizer that tunes itself until then, and says what it found."""
+        if not self._has_burned_in():
+            return
+        as_sampler(self.model.optimizer).end_burn_in()
+        if not self._burns_in:
+            return
+        self._burns_in = False
+        if self._automatic is not None:
+            self._automatic.settle()
+        self._say_what_was_found()
 
-    def _is_burning_in(self):
-        return self._seen() <= self.burn_in
+    def _say_what_was_found(self):
+        found = self._automatic or as_sampler(self.model.optimizer)
+        words = found.in_words(self._steps_left())
+        if words and self.params.get("verbose"):
+            print(f"PosteriorSampler: {words}")
+
+    def _steps_of_fit(self):
+        return (self.params.get("epochs") or 0) * (self.params.get("steps") or 0)
+
+    def _steps_left(self):
+        done = self.steps_seen - self._steps_before_epoch  # of an epoch that is not over
+        return self._steps_of_fit() - self._epochs_done * (self.params.get("steps") or 0) - done
+
+    def _has_burned_in(self):
+        return self._seen() >= self.burn_in
+
+    def _phase(self):
+        """Of the epoch that begins, in words."""
+        if self._has_burned_in():
+            return "sampling"
+        return f"burn-in, {self.unit} {self._seen() + 1} of {self.burn_in}"
 
     def _seen(self):
         return self.epochs_seen if self.unit == "epoch" else self.steps_seen
@@ -337,6 +410,8 @@ class PosteriorSampler(keras.callbacks.Callback):
                 "learning rate explored. Train on into its sampling phase, or choose `burn_in` and "
                 "`thinning` so that they meet it, as `thinning=1` does."
             )
+        if self._was_copied and not self._seen():
+            return f"This sampler was deep-copied, and `fit` may have run with a copy. {TUNER}"
         if self.burn_in is None:
             return "Train in `fit` with this sampler among `callbacks` first."
         return (
@@ -375,24 +450,3 @@ def checked_sampler(sampler):
         "`sampler` must be the `kl.PosteriorSampler` of the same `fit`. Received: "
         f"sampler={arguments.shorten(sampler)}."
     )
-
-
-def _check_integer(argument, value, least, also=""):
-    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_integer or value < least:
-        raise ValueError(
-            f"`{argument}` must be {also}an integer >= {least}. Received: {argument}="
-            f"{arguments.shorten(value)}."
-        )
-
-
-def _check_mean_loss(model):
-    means = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
-    for loss in keras.tree.flatten(model.loss):
-        if isinstance(loss, keras.losses.Loss) and loss.reduction not in means:
-            raise ValueError(
-                "A sampling optimizer must have a loss that is the MEAN over the batch: its "
-                "`learning_rate` multiplies the gradient of the mean loss, and `num_data` makes "
-                f"that the posterior's. Received: reduction={loss.reduction!r} in loss "
-                f"'{loss.name}'. Construct the loss with reduction='sum_over_batch_size'."
-            )

@@ -9,6 +9,8 @@ from keras_langevin.ensemble import RunningEnsemble
 from keras_langevin.keras_internals import (
     data_batches,
     has_validation_data,
+    is_endless,
+    validates_on_generator,
     validation_batches_of_fit,
 )
 from keras_langevin.sampling.posterior_sampler import checked_sampler
@@ -34,17 +36,18 @@ class EnsembleValidation(keras.callbacks.Callback):
     Args:
         sampler: The `kl.PosteriorSampler` of the same `fit`.
         validation_data: `(x, y)` or `(x, y, sample_weight)` of arrays or nested arrays, or a
-            dataset that gives the same batches in the same order every time. By default that of
-            `fit`; where `validation_freq` leaves out epochs, nothing is logged before the first
-            validation.
+            dataset that ends and gives the same batches in the same order every time. By default
+            that of `fit`, of an endless one the first `validation_steps` batches; where
+            `validation_freq` leaves out epochs, nothing is logged before the first validation.
         batch_size: For arrays; 32 by default, as in `evaluate`. That of `fit`'s own data is its
             `validation_batch_size`.
 
     Held in memory are the labels and the averaged prediction of every validation example.
 
     Raises:
-        ValueError: In `fit`: if there are no validation data, or a dataset gives other labels or
-            another order the second time; if labels are shares of several classes.
+        ValueError: In `fit`: if there are no validation data, or they are a generator, which can
+            be read once, or a dataset gives other labels or another order the second time; if
+            labels are shares of several classes.
 
     Example:
 
@@ -80,6 +83,12 @@ class EnsembleValidation(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._running, self._members = None, []
+        if self.validation_data is None and validates_on_generator(self.model):
+            raise ValueError(
+                "`EnsembleValidation` reads the validation data for every sample. Received: "
+                "`fit(validation_data=...)` with a generator, which can be read once. Pass arrays "
+                "or a dataset, to `fit` or as `EnsembleValidation(sampler, validation_data)`."
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epochs_seen = self.sampler.epochs_seen
@@ -139,11 +148,13 @@ def _checked_data(data):
     try:
         if data is not None and not is_other:
             data_batches(data)
+            is_other = is_endless(data)
     except Exception:  # whatever the adapters of Keras may raise
         is_other = True
     if is_other:
         raise ValueError(
             "`validation_data` must be `(x, y)` or `(x, y, sample_weight)` of arrays, or a dataset "
-            f"that can be read again. Received: validation_data={shorten(data)}"
+            "that ends and can be read again, such as `dataset.take(10)`. Received: "
+            f"validation_data={shorten(data)}"
         )
     return data

@@ -7,6 +7,7 @@ from keras_langevin.statistics import (  # noqa: F401  (rules register themselve
     embedding,
     normalization,
     reference,
+    reversible_embedding,
     separable_convolution,
 )
 from keras_langevin.statistics.block import Block, Statistic

@@ -132,8 +132,7 @@ def _product_adjoint(features, cotangent):
 
 
 # Kinds of statistics. δ is the derivative of one example's loss by z; averages are over
-# examples, those of the inputs over positions too. The last four do not add over replicas or
-# micro-batches.
+# examples, those of the inputs over positions too.
 SECOND_MOMENT = "second_moment"  # Mii = E[δ² x²], shaped as the kernel
 CROSS_MOMENT = "cross_moment"  # M0i = E[δ² x], shaped as the kernel
 BIAS_SECOND_MOMENT = "bias_second_moment"  # M00 = E[δ²], shaped as the bias
@@ -144,6 +143,7 @@ UNIT_SCALE = "unit_scale"  # max(inputs of a unit / batch, √positions)
 LOSS_SCALE = "loss_scale"  # what the loss was multiplied by
 LABEL_DRAW = "label_draw"  # how many times labels were drawn from the model
 LOSS = "loss"  # the loss itself, regularisers included
+BATCH_SIZE = "batch_size"  # examples in the minibatch, over replicas and micro-batches
 
 KINDS = (
     SECOND_MOMENT,
@@ -156,6 +156,7 @@ KINDS = (
     LOSS_SCALE,
     LABEL_DRAW,
     LOSS,
+    BATCH_SIZE,
 )
 # What an optimizer asks for: the name of a set of statistics and its kinds.
 SETS = {
@@ -188,6 +189,11 @@ class Statistic:
         return self.kind in (SHIFT, UNIT_SCALE, LOSS_SCALE, LABEL_DRAW)
 
     @property
+    def is_a_sum(self) -> bool:
+        """Over accumulation steps, of which the others are averages."""
+        return self.kind == BATCH_SIZE
+
+    @property
     def is_of_gradients(self) -> bool:
         return self.kind in (SECOND_MOMENT, CROSS_MOMENT, BIAS_SECOND_MOMENT)
 
@@ -205,3 +211,22 @@ def statistics_of(block: Block, name: str) -> dict[str, tuple]:
         if block.bias is not None or name == "inputs":
             shapes[SHIFT] = (2, features)
     return {kind: shapes[kind] for kind in SETS[name] if kind in shapes}
+
+
+def features_axis(shift_shape):
+    """The kernel's axis of its input features; None where several of its axes hold them."""
+    axes = [axis for axis, n in enumerate(shift_shape) if n != 1]
+    return axes[0] if len(axes) == 1 else None
+
+
+def axes_of(kind, block):
+    """The variable of a block that a statistic is laid out along, and the axes of it that the
+    statistic has, None for an axis of its own."""
+    if kind == BIAS_SECOND_MOMENT:
+        return block.bias, range(len(block.bias.shape))
+    if kind in (SECOND_MOMENT, CROSS_MOMENT):
+        return block.kernel, range(len(block.kernel.shape))
+    if kind == UNIT_SCALE:
+        return block.kernel, ()
+    axis = features_axis(block.shift_shape)
+    return block.kernel, (None, axis) if kind == SHIFT else (axis,)

@@ -39,7 +39,7 @@ def measure(block, features, deltas, shift, kinds, spatial) -> dict:
     values = moments(block, centred, deltas, kinds)
     if SHIFT in kinds:
         # Any shift is exact as long as measuring and using it agree; the mean is precise.
-        means = ops.mean(ops.reshape(features, (-1, shift.shape[1])), axis=0)
+        means = _mean(ops.reshape(features, (-1, shift.shape[1])), shift[1])
         values[SHIFT] = ops.stack([shift[1], means])
     return values
 
@@ -54,16 +54,26 @@ def measure_inputs(block, features, deltas, shift) -> dict:
     flat = ops.reshape(ops.cast(features, "float32"), (-1, shift.shape[1]))
     centred = flat - shift[1]
     return {
-        INPUT_MEAN: ops.mean(centred, axis=0),
-        INPUT_SECOND_MOMENT: ops.mean(ops.square(centred), axis=0),
-        SHIFT: ops.stack([shift[1], ops.mean(flat, axis=0)]),
+        INPUT_MEAN: _mean(centred, 0.0),
+        INPUT_SECOND_MOMENT: _mean(ops.square(centred), 0.0),
+        SHIFT: ops.stack([shift[1], _mean(flat, shift[1])]),
         UNIT_SCALE: _unit_scale(block, deltas),
     }
+
+
+def _mean(rows, of_none):
+    """The mean over rows. A replica has none where the last batch has fewer examples than there
+    are replicas."""
+    mean = ops.mean(rows, axis=0)
+    if num_replicas() == 1:
+        return mean
+    return ops.where(ops.shape(rows)[0] > 0, mean, of_none)
 
 
 def _unit_scale(block, deltas):
     """q² = max(inputs of a unit / batch, √positions): Lange et al. (2022), propositions 5, 11."""
     batch = ops.cast(ops.shape(deltas)[0] * num_replicas(), "float32")
+    batch = ops.maximum(batch, 1.0)
     units = math.prod(block.bias_shape)
     inputs = math.prod(block.kernel.shape) // units
     positions = math.prod(ops.shape(deltas)[1:]) / units

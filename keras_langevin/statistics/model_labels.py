@@ -18,7 +18,7 @@ import keras
 from keras import ops
 
 from keras_langevin import keras_internals
-from keras_langevin.distribution import num_replicas
+from keras_langevin.distribution import num_loss_shares, num_replicas, replica_index
 from keras_langevin.noise import random_signs
 from keras_langevin.predictive.fisher_scores import scores
 from keras_langevin.predictive.output import one_per_output, resolve_families
@@ -113,15 +113,13 @@ class ModelLabels:
         """Mean over the batch of ⟨score, output⟩, the score held, summed over the outputs."""
         held = keras.tree.map_structure(ops.stop_gradient, outputs)
         flat = keras.tree.flatten(held)
-        draws = [
-            random_signs(ops.shape(o), self.seed, ops.stop_gradient(draw), i)
-            for i, o in enumerate(flat)
-        ]
+        draw, share = ops.stop_gradient(draw), (replica_index(), num_replicas())
+        draws = [random_signs(ops.shape(o), self.seed, draw, i, *share) for i, o in enumerate(flat)]
         drawn = scores(families_of(self.model), held, keras.tree.pack_sequence_as(held, draws))
         roots = [ops.sqrt(w) for w in self._weights(flat, sample_weight)]
         parts = zip(roots, keras.tree.flatten(drawn), keras.tree.flatten(outputs), strict=True)
         total = sum(ops.sum(ops.stop_gradient(root * score) * o) for root, score, o in parts)
-        examples = ops.shape(flat[0])[0] * num_replicas()
+        examples = ops.shape(flat[0])[0] * num_loss_shares()
         return total / ops.cast(examples, "float32")
 
     def _weights(self, outputs, sample_weight):

@@ -6,6 +6,8 @@ A layer without γ has β as the kernel of an input that is always 1.
 import keras
 from keras import ops
 
+from keras_langevin.keras_internals import refusal
+from keras_langevin.statistics.batch_moments import follows_batches, mixes_examples
 from keras_langevin.statistics.block import Block
 from keras_langevin.statistics.registry import LayerRule, register_rule
 
@@ -74,17 +76,17 @@ class GroupNormalizationRule(NormalizationRule):
 @register_rule(keras.layers.BatchNormalization)
 class BatchNormalizationRule(NormalizationRule):
     def check(self, layer, inputs, kwargs):
-        if kwargs.get("training") and layer.trainable:
-            raise ValueError(
-                f"The layer {layer.name!r} (BatchNormalization) normalizes by the moments of "
-                "the batch, so that its output for one example depends on all others. The "
-                "likelihood of one example, its gradient and the posterior are then not "
-                "defined, and per-example statistics cannot be measured. Received: "
-                "training=True. Use `keras.layers.LayerNormalization` or "
-                "`keras.layers.GroupNormalization` instead, or freeze a trained layer: "
-                "`layer.trainable = False`, or `training=False` in your own `call` (a "
-                "functional model overrides that argument while it trains)."
-            )
+        if kwargs.get("training") and follows_batches(layer):
+            raise refusal(mixes_examples(layer))
+
+    def inputs(self, layer, inputs, deltas):
+        if not follows_batches(layer) or layer.gamma is None:
+            return self.features(layer, inputs, deltas)
+        axis = layer.axis % len(inputs.shape)
+        others = tuple(a for a in range(len(inputs.shape)) if a != axis)
+        mean, variance = ops.moments(ops.cast(inputs, "float32"), axes=others, keepdims=True)
+        normalized = (inputs - mean) * ops.rsqrt(variance + layer.epsilon)
+        return [tuple(_with_axes_last(x, layer.axis) for x in (normalized, deltas))]
 
     def normalized(self, layer, inputs):
         shape = [1] * len(inputs.shape)

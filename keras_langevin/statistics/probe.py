@@ -6,20 +6,22 @@ its gradient; those variables are `overwrite_with_gradient`, so every Keras opti
 them to that value.
 """
 
-import inspect
-
 import keras
 from keras import ops
 
-from keras_langevin.distribution import num_replicas
+from keras_langevin import keras_internals
+from keras_langevin.distribution import num_loss_shares, num_replicas
 from keras_langevin.statistics.block import INPUT_MEAN, SHIFT
+from keras_langevin.statistics.layer_call import is_running_again
 from keras_langevin.statistics.measure import measure, measure_inputs
+from keras_langevin.statistics.probed_call import probed_call, take_out
+from keras_langevin.statistics.sparse_inputs import dense_rows, is_sparse
 
-LEAST_EXAMPLES = 32  # measured of a batch, where it has them, when no stride is given
+LEAST_EXAMPLES = 32  # measured of a batch, that of all replicas, when no stride is given
 
 
 class Probe:
-    """Stands as `layer.call` on a tracked layer.
+    """Stands in a layer's call (`probed_call`) and measures of it what one model needs.
 
     Args:
         layer: The layer.
@@ -37,53 +39,66 @@ class Probe:
 
     shifts_by_own_mean = False
     is_measuring = True  # off, it checks the layer's calls alone
+    checks_calls = True
 
     def __init__(self, layer, rule, blocks, variables, spatial, stride):
         self.layer, self.rule, self.blocks = layer, rule, blocks
         self.variables, self.spatial, self.stride = variables, spatial, stride
 
     def install(self):
-        self.layer.__dict__.pop("call", None)
-        self.plain_call = self.layer.call
-        self.first_argument = next(iter(inspect.signature(self.plain_call).parameters))
-        self.layer.__dict__["call"] = self
+        probed_call(self.layer).add(self)
 
     def remove(self):
-        self.layer.__dict__.pop("call", None)
+        take_out(self.layer, self)
 
-    def __call__(self, *args, **kwargs):
-        inputs = args[0] if args else kwargs[self.first_argument]
-        if isinstance(inputs, keras.KerasTensor):
-            return self.plain_call(*args, **kwargs)
-        self.rule.check(self.layer, inputs, kwargs)
-        if not self.is_measuring or not any(self.variables):
-            return self.plain_call(*args, **kwargs)
+    def run(self, plain_call, inputs, args, kwargs):
+        """What stands for `plain_call(*args, **kwargs)`, whose first argument is `inputs`: the
+        layer's own call, or one that the probe of another model gates."""
+        if self.checks_calls:
+            self.rule.check(self.layer, inputs, kwargs)
+        if not self.is_measuring or not any(self.variables) or is_running_again():
+            return plain_call(*args, **kwargs)
         with self.rule.pre_activation(self.layer) as activation:
-            z = self.plain_call(*args, **kwargs)
-        return activation(self.gate(ops.stop_gradient(inputs), z))
+            z = plain_call(*args, **kwargs)
+        outputs = activation(self.gate(inputs, z))
+        keras_internals.set_mask(outputs, keras_internals.mask_of(z))  # a layer may set its own
+        return outputs
 
     def gate(self, inputs, z):
-        flat = [v for block in self.variables for v in block.values()]
-        replicas = num_replicas()
-        # A rule may read the layer's weights backward: it gets what they were forward.
-        weights = [(v, ops.stop_gradient(v)) for v in self.layer.weights]
+        """z, whose backward pass measures.
+
+        What is measured of is an argument of the function and no constant in it: a call that is
+        computed again (`keras.RematScope`) has ended before its backward pass begins. A rule may
+        read the layer's weights backward, so they are arguments too, with what they were forward.
+        """
+        statistics = [v for block in self.variables for v in block.values()]
+        weights = list(self.layer.weights)
+        inputs, is_thinned = self._dense(inputs, ops.shape(z)[0])
+        held = keras.tree.map_structure(ops.stop_gradient, [inputs, weights])
+        num_held, shares = len(keras.tree.flatten(held)), num_loss_shares()
 
         @ops.custom_gradient
-        def identity(z, *statistics):
+        def identity(z, *arguments):
+            inputs, own = keras.tree.pack_sequence_as(held, list(arguments[:num_held]))
+            values = arguments[num_held:]
+
             def backward(*args, upstream=None):
                 upstream = args[0] if upstream is None else upstream
-                batch = ops.cast(ops.shape(upstream)[0] * replicas, "float32")
+                batch = ops.cast(ops.shape(upstream)[0] * shares, "float32")
                 deltas = ops.cast(upstream, "float32") * batch
-                with keras.StatelessScope(state_mapping=weights):
-                    return (upstream, *self.measure(inputs, deltas, statistics))
+                seen = inputs if is_thinned else self._thinned(inputs)
+                with keras.StatelessScope(state_mapping=list(zip(weights, own, strict=True))):
+                    measured = self.measure(seen, self._thinned(deltas), values)
+                return (upstream, *[None] * num_held, *measured)
 
             return z, backward
 
-        return identity(z, *(ops.convert_to_tensor(v) for v in flat))
+        return identity(z, *keras.tree.flatten(held), *map(ops.convert_to_tensor, statistics))
 
     def measure(self, inputs, deltas, values):
-        """The statistics of this batch, in the order of the variables."""
-        inputs, deltas = self._thinned(inputs, deltas)
+        """The statistics of these examples, in the order of the variables."""
+        if not self.rule.looks_up:
+            inputs = keras.tree.map_structure(_as_number, inputs)
         values = iter(values)
         of_inputs = any(INPUT_MEAN in variables for variables in self.variables)
         read = self.rule.inputs if of_inputs else self.rule.features
@@ -118,12 +133,31 @@ class Probe:
         mean = ops.mean(ops.reshape(ops.cast(features, "float32"), (-1, shift.shape[1])), axis=0)
         return ops.stack([mean, mean])
 
-    def _thinned(self, inputs, deltas):
-        examples, stride = ops.shape(deltas)[0], self.stride
+    def _dense(self, inputs, examples):
+        """Sparse inputs as arrays of the examples that are measured, others as they are, and
+        whether that was done."""
+        if not any(map(is_sparse, keras.tree.flatten(inputs))):
+            return inputs, False
+        rows = ops.arange(0, examples, self._stride(examples))
+        return keras.tree.map_structure(lambda x: dense_rows(x, rows, examples), inputs), True
+
+    def _thinned(self, arrays):
+        return keras.tree.map_structure(self._thin, arrays)
+
+    def _thin(self, array):
+        examples = ops.shape(array)[0]
         if isinstance(examples, int):
-            stride = stride or max(examples // LEAST_EXAMPLES, 1)
-            return inputs[::stride], deltas[::stride]
+            return array[:: self._stride(examples)]
         # TensorFlow's batch size, unknown before the step runs; slices would lose their rank.
-        stride = stride or ops.maximum(examples // LEAST_EXAMPLES, 1)
-        rows = ops.arange(0, examples, stride)
-        return ops.take(inputs, rows, axis=0), ops.take(deltas, rows, axis=0)
+        return ops.take(array, ops.arange(0, examples, self._stride(examples)), axis=0)
+
+    def _stride(self, examples):
+        if self.stride:
+            return self.stride
+        stride = examples * num_replicas() // LEAST_EXAMPLES
+        return max(stride, 1) if isinstance(examples, int) else ops.maximum(stride, 1)
+
+
+def _as_number(array):
+    """Pixels, counts and truth values as the layer takes them: it multiplies by them."""
+    return array if keras.backend.is_float_dtype(array.dtype) else ops.cast(array, "float32")

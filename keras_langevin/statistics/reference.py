@@ -15,8 +15,9 @@ from keras import ops
 from keras_langevin import arguments, keras_arguments, keras_internals
 from keras_langevin.statistics.block import BIAS_SECOND_MOMENT, CROSS_MOMENT, SECOND_MOMENT
 from keras_langevin.statistics.check_fit import check_fit
-from keras_langevin.statistics.registry import blocks_of, find_rule
+from keras_langevin.statistics.registry import find_rule
 from keras_langevin.statistics.track import untracked
+from keras_langevin.statistics.units import Units
 from keras_langevin.training_data import num_examples, training_data
 
 __all__ = ["per_example_statistics"]
@@ -85,8 +86,9 @@ class _Differentiated:
 
     def __init__(self, model):
         self.model = model
-        self.layers = [x for x in keras_internals.flatten_layers(model) if _blocks(x)]
-        self.blocks = [(layer, block) for layer in self.layers for block in _blocks(layer)]
+        units = [u for u in Units(model).found if any(_is_trained(b) for b in u.blocks)]
+        self.layers = [unit.layer for unit in units if unit.rule is not None]
+        self.blocks = [(unit, block) for unit in units for block in unit.blocks]
         self.variables = [v for _, b in self.blocks for v in _variables(b)]
         self.values = [_tensor(v) for v in self.variables]
         self.calls = []
@@ -104,17 +106,15 @@ class _Differentiated:
         arguments, outputs = self.record(example)
         offsets = [ops.zeros_like(z) for z in outputs]
         gradients, deltas = self.gradients(self.values, offsets, example)
-        if spatial == "exact":
-            of = {id(v): _float64(g) for v, g in zip(self.variables, gradients, strict=True)}
-            return [
-                (block, [tuple(of[id(v)][None] for v in _variables(block))])
-                for _, block in self.blocks
-            ]
+        of = {id(v): _float64(g) for v, g in zip(self.variables, gradients, strict=True)}
         calls = list(zip(self.calls, arguments, deltas, strict=True))
-        return [
-            (block, [self._entries(block, *call) for call in calls if call[0].layer is layer])
-            for layer, block in self.blocks
-        ]
+
+        def pairs(unit, block):
+            if spatial == "exact" or unit.rule is None:
+                return [tuple(of[id(v)][None] for v in _variables(block))]
+            return [self._entries(block, *c) for c in calls if c[0].layer is unit.layer]
+
+        return [(block, pairs(unit, block)) for unit, block in self.blocks]
 
     def _entries(self, block, call, arguments, delta):
         """δ_e dz_e/dθ for every entry e of one call's z."""
@@ -143,7 +143,7 @@ class _Differentiated:
             self.calls.append(call)
             arguments.append(call.tensors)
             outputs.append(z)
-            return activation(z)
+            return _with_mask(activation(z), z)
 
         with _hooked(self.layers, hook):
             self._model_loss(example)
@@ -156,7 +156,7 @@ class _Differentiated:
         def hook(layer, plain, args, kwargs):
             call = _Call(layer, plain, args, kwargs)
             z, activation = call.run(call.tensors, with_activation=True)
-            return activation(z + next(offsets))
+            return _with_mask(activation(z + next(offsets)), z)
 
         with _values(self.variables, values), _hooked(self.layers, hook):
             return self._model_loss(example)
@@ -196,11 +196,14 @@ class _Call:
             )
 
 
-def _blocks(layer):
-    rule = find_rule(layer)
-    if rule is None or not keras_internals.own_trainable_variables(layer):
-        return []
-    return blocks_of(rule, layer)
+def _with_mask(output, z):
+    """A layer may hang its mask on z itself."""
+    keras_internals.set_mask(output, keras_internals.mask_of(z))
+    return output
+
+
+def _is_trained(block):
+    return any(v.trainable for v in _variables(block))
 
 
 def _variables(block):
@@ -214,6 +217,7 @@ def _values(variables, values):
 @contextlib.contextmanager
 def _hooked(layers, hook):
     """Inside, `hook(layer, plain call, args, kwargs)` stands for the layers' calls."""
+    own = [(layer, layer.__dict__["call"]) for layer in layers if "call" in layer.__dict__]
     for layer in layers:
         layer.__dict__["call"] = functools.partial(_run_hook, hook, layer, layer.call)
     try:
@@ -221,6 +225,8 @@ def _hooked(layers, hook):
     finally:
         for layer in layers:
             del layer.__dict__["call"]
+        for layer, call in own:
+            layer.__dict__["call"] = call
 
 
 def _run_hook(hook, layer, plain, *args, **kwargs):
@@ -275,14 +281,16 @@ def _jacobians(function, tensors):
         import torch
 
         leaves = [t.detach().clone().requires_grad_() for t in tensors]
-        rows = [torch.autograd.grad(entry, leaves, retain_graph=True) for entry in function(leaves)]
+        options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+        rows = [torch.autograd.grad(entry, leaves, **options) for entry in function(leaves)]
         return [torch.stack(column) for column in zip(*rows, strict=True)]
     import tensorflow as tf
 
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(tensors)
         outputs = function(tensors)
-    return tape.jacobian(outputs, tensors, experimental_use_pfor=False)
+    options = {"experimental_use_pfor": False, "unconnected_gradients": "zero"}
+    return tape.jacobian(outputs, tensors, **options)
 
 
 def _tensor(variable):

@@ -18,6 +18,11 @@ class LayerRule:
     a row, also implements `features`. `examples/add_a_layer_rule.py` is a whole one, with the
     check that what it measures is right.
 
+    Attributes:
+        looks_up: Whether the layer looks rows up by whole numbers, as an Embedding does, whose
+            numbers then reach `features` as they are. False, the default: integers and truth
+            values are numbers that meet the kernel, and reach `features` in float32.
+
     Example:
 
     >>> class Projection(keras.layers.Layer):
@@ -31,6 +36,8 @@ class LayerRule:
     ...     def blocks(self, layer):
     ...         return [kl.statistics.Block(layer.kernel, keras.ops.matmul, layer.bias)]
     """
+
+    looks_up = False
 
     def blocks(self, layer) -> list:
         """The layer's blocks of weights, in the order in which `features` returns theirs."""
@@ -134,6 +141,14 @@ def find_rule(layer):
     """
     instance("layer", layer, keras.layers.Layer, "a `keras.layers.Layer`")
     for cls in type(layer).__mro__:
+        cls = _same_in_keras(cls)
         if cls in _RULES:
             return _RULES[cls]
     return None
+
+
+def _same_in_keras(cls):
+    """KerasHub had this class before Keras did, with the same attributes."""
+    if cls.__name__ == "ReversibleEmbedding" and issubclass(cls, keras.layers.Embedding):
+        return keras.layers.ReversibleEmbedding
+    return cls

@@ -2,20 +2,43 @@
 
 import contextlib
 import dataclasses
-import warnings
+import math
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_langevin import arguments, keras_arguments, keras_internals
-from keras_langevin.statistics.block import LOSS, LOSS_SCALE, Statistic, statistics_of
+from keras_langevin.distribution import variable_scope
+from keras_langevin.statistics.block import (
+    BATCH_SIZE,
+    LOSS,
+    LOSS_SCALE,
+    SECOND_MOMENT,
+    SETS,
+    Statistic,
+    axes_of,
+    statistics_of,
+)
+from keras_langevin.statistics.loss_gate import gate_loss
+from keras_langevin.statistics.measured_parts import MeasuredParts
 from keras_langevin.statistics.model_labels import ModelLabels, families_of
 from keras_langevin.statistics.probe import Probe
-from keras_langevin.statistics.registry import blocks_of, find_rule
+from keras_langevin.statistics.probed_call import plain_calls, probes_of
+from keras_langevin.statistics.shared_variables import owners_of, refuse_shared
+from keras_langevin.statistics.units import Units
+from keras_langevin.statistics.unmeasured import warn_about_unmeasured
+from keras_langevin.statistics.whole_layer import WholeLayerProbe
 from keras_langevin.weights import parameters
 
 _SPATIAL = ("independent", "exact")
+_EUCLIDEAN = (
+    "with the Euclidean metric of scale 1, as by `kl.SGLD`, which may need a smaller learning rate"
+)
+_OF_MINIBATCHES = (
+    "with a diagonal metric from the gradients of whole minibatches, which follows the loss less "
+    "closely"
+)
 
 
 def track_statistics(model, optimizer, spatial=None):
@@ -28,6 +51,10 @@ def track_statistics(model, optimizer, spatial=None):
     training loop differentiates by them. They are not parameters: saving, loading, `summary`,
     `get_weights`, `count_params` and `export` show and store the model without them, and a
     model cloned from this one's config is not tracked.
+
+    When layers were frozen, unfrozen, added, replaced or given LoRA weights, the next call of this
+    function, of `compile` or of `fit` with a `kl.PosteriorSampler` makes the probes anew. Models
+    that share layers are each measured by probes of their own.
 
     Args:
         model: A built `keras.Model`.
@@ -47,9 +74,13 @@ def track_statistics(model, optimizer, spatial=None):
         ValueError: The model is not built, or a variable is shared between layers; the optimizer
             wants labels drawn from the model, and the compiled loss does not say how.
 
-    Layers without a rule, inside a `keras.layers.Wrapper` or a recurrent layer, with LoRA or
-    quantized are named in a warning; their variables use the Euclidean metric of
-    scale 1, as in `kl.SGLD`. See `kl.statistics.register_rule`.
+    Recurrent layers, a `keras.layers.Wrapper` with what is inside of it, layers with LoRA and
+    layers of your own that have weights and no rule are run again in the backward pass, for one
+    of the measured examples at a time and without dropout: the gradient of an example is exact,
+    summed over time and positions before it is squared. Layers that carry a state from batch to
+    batch, mix the examples of a batch or are random are named in a warning, with the reason; their
+    variables get a diagonal metric from the gradients of minibatches. See
+    `kl.statistics.register_rule`.
     """
     keras_arguments.model("model", model)
     words = "a Keras optimizer, such as `model.optimizer`"
@@ -70,27 +101,59 @@ def track_statistics(model, optimizer, spatial=None):
     tracking = _tracking(model)
     if spatial is None:
         spatial = tracking.spatial if tracking else "independent"
-    if wanted is None:
-        return model
+    if wanted is None and tracking and tracking.is_outdated():
+        _track_anew(model)
+    elif wanted is None:
+        pass
+    elif tracking and tracking.serves(wanted, spatial, stride, label_seed):
+        tracking.forget_divergence()
+    else:
+        _track(model, wanted, spatial, stride, label_seed)
+    _tell(optimizer, model)
+    return model
+
+
+def _track(model, wanted, spatial, stride, label_seed):
+    """Makes probes in the place of those that the model has."""
+    draws_labels = label_seed is not None
     if draws_labels and model.compiled:
         families_of(model)
-    if tracking and tracking.serves(wanted, spatial, stride) and tracking.label_seed == label_seed:
-        tracking.forget_divergence()
-        return model
-    if tracking:
-        untrack_statistics(model)
-    tracking = Tracking(model, wanted, spatial, stride)
-    tracking.label_seed = label_seed
+    if is_tracked(model):
+        _stop(model)
+    tracking = Tracking(model, wanted, spatial, stride, label_seed)
     tracking.install()
     if draws_labels:
-        with tracking._variable_scope():
+        with variable_scope(model):
             labels = ModelLabels(model, tracking.probes, label_seed, lambda: tracking.is_hidden)
         labels.install()
         tracking.variables.append(labels.variable)
         keras_internals.add_weights(model, [labels.variable])
+    for variable in tracking.variables:
+        variable.tracking = tracking
     model.__dict__["keras_langevin_tracking"] = tracking
-    keras_internals.rebuild_optimizer(optimizer, model.trainable_variables)
-    return model
+
+
+def _track_anew(model):
+    """The same probes for what the model is now."""
+    old = _tracking(model)
+    _track(model, old.wanted, old.spatial, old.stride, old.label_seed)
+
+
+def _tell(optimizer, model):
+    """Builds the optimizer anew where the model's variables have become others."""
+    if optimizer is None:
+        return
+    inner, tracking = keras_internals.inner_optimizer(optimizer), _tracking(model)
+    if isinstance(inner, keras_internals.JointOptimizer):
+        inner.finds_nothing_to_measure = tracking is not None and not tracking.variables
+    with variable_scope(model):
+        keras_internals.rebuild_optimizer(optimizer, model.trainable_variables)
+
+
+def _after_compile(model):
+    if _tracking(model) and _tracking(model).is_outdated():
+        _track_anew(model)
+        _tell(model.optimizer, model)
 
 
 def _asked(optimizer, name):
@@ -105,13 +168,15 @@ def untrack_statistics(model):
     Args:
         model: A `keras.Model`, tracked or not.
     """
-    tracking = _tracking(keras_arguments.model("model", model))
-    if tracking:
-        tracking.remove()
-        del model.__dict__["keras_langevin_tracking"]
-        if getattr(model, "optimizer", None) is not None:
-            keras_internals.rebuild_optimizer(model.optimizer, model.trainable_variables)
+    if is_tracked(model):
+        _stop(model)
+        _tell(getattr(model, "optimizer", None), model)
     return model
+
+
+def _stop(model):
+    _tracking(model).remove()
+    del model.__dict__["keras_langevin_tracking"]
 
 
 def is_tracked(model) -> bool:
@@ -121,6 +186,12 @@ def is_tracked(model) -> bool:
         model: A `keras.Model`.
     """
     return _tracking(keras_arguments.model("model", model)) is not None
+
+
+def label_seed(model):
+    """Of the labels that a tracked model draws; None for one that draws none."""
+    tracking = _tracking(model)
+    return None if tracking is None else tracking.label_seed
 
 
 def untracked(model):
@@ -135,8 +206,12 @@ def untracked(model):
 
 @contextlib.contextmanager
 def _untracked(model):
-    tracking = _tracking(model)
-    with tracking.hidden() if tracking else contextlib.nullcontext():
+    layers = keras_internals.flatten_layers(model)
+    keras_internals.put_back_weights(model)
+    with contextlib.ExitStack() as stack:
+        for tracking in filter(None, map(_tracking, layers)):  # of models within it, too
+            stack.enter_context(tracking.hidden())
+        stack.enter_context(plain_calls(layers))
         yield model
 
 
@@ -147,14 +222,21 @@ def _tracking(model):
 class Tracking:
     """The probes of one model and the variables they fill."""
 
-    def __init__(self, model, wanted, spatial, stride):
+    def __init__(self, model, wanted, spatial, stride, label_seed=None):
         self.model, self.wanted = model, wanted
-        self.spatial, self.stride = spatial, stride
-        self.probes, self.variables, self.names = [], [], set()
+        self.spatial, self.stride, self.label_seed = spatial, stride, label_seed
+        self.parts = MeasuredParts(model)
+        self.probes, self.variables, self.names = [], [], _names_taken(model)
         self.is_hidden = False
 
-    def serves(self, wanted, spatial, stride):
-        return (self.wanted, self.spatial, self.stride) == (wanted, spatial, stride)
+    def serves(self, wanted, spatial, stride, label_seed):
+        wishes = (self.wanted, self.spatial, self.stride, self.label_seed)
+        return wishes == (wanted, spatial, stride, label_seed) and not self.is_outdated()
+
+    def is_outdated(self):
+        """Whether the model is another than the one that the probes were made for."""
+        are_trained = all(v.trainable for v in self.variables) or not self.model.trainable
+        return not are_trained or not self.parts.are_those_of(self.model)
 
     def forget_divergence(self):
         """A run that diverged leaves NaN, and moments about NaN stay NaN in the next one."""
@@ -163,17 +245,18 @@ class Tracking:
             if not np.isfinite(value).all():
                 variable.assign(np.where(np.isfinite(value), value, 0.0))
 
-    def make_probes(self):
+    def make_probes(self, instead=_EUCLIDEAN):
+        """Args:
+        instead: What is said to become of the weights that nothing measures.
+        """
+        units = Units(self.model, measures_whole=SECOND_MOMENT in SETS[self.wanted])
+        owners = owners_of(keras_internals.flatten_layers(self.model))
+        with variable_scope(self.model):
+            for unit in units.found:
+                self._add_probe(unit, owners)
         layers = keras_internals.flatten_layers(self.model)
-        owners, wrapped = _owners(layers), _inside_wrappers(layers)
-        with self._variable_scope():
-            for layer in layers:
-                rule = find_rule(layer)
-                if rule is None or not layer.built:
-                    continue
-                skipped = id(layer) in wrapped or keras_internals.has_replaced_weights(layer)
-                self._add_probe(layer, rule, [] if skipped else blocks_of(rule, layer), owners)
-        _warn_about(layers, self._unmeasured())
+        num_weights = sum(math.prod(v.shape) for v in parameters(self.model))
+        warn_about_unmeasured(layers, self._unmeasured(), units.reasons, instead, num_weights)
 
     def install(self):
         if self.wanted == LOSS:
@@ -182,21 +265,27 @@ class Tracking:
             self._install_probes()
         keras_internals.add_weights(self.model, self.variables)
         keras_internals.present_without(self.model, self.hidden)
+        keras_internals.notice_compile(self.model, lambda: _after_compile(self.model))
 
     def _install_probes(self):
-        self.make_probes()
-        with self._variable_scope():
+        reads_moments = SECOND_MOMENT in SETS[self.wanted]
+        self.make_probes(_OF_MINIBATCHES if reads_moments else _EUCLIDEAN)
+        with variable_scope(self.model):
+            if reads_moments and self._unmeasured():
+                self.variables.append(_make_variable(BATCH_SIZE, (), Statistic(BATCH_SIZE, None)))
+                gate_loss(self.model, self.variables[-1], lambda _, __, batch: batch)
             if any(probe.layer.compute_dtype == "float16" for probe in self.probes):
                 self.variables.append(self._loss_scale_variable())
         for probe in self.probes:
+            probe.checks_calls = self.wanted != "inputs"  # which belong to no example
             probe.install()
         if self._needs_loss_scale():
-            self._gate_loss(self.variables[-1], lambda loss, upstream: upstream)
+            gate_loss(self.model, self.variables[-1], lambda _, upstream, __: upstream)
 
     def _measure_loss(self):
-        with self._variable_scope():
+        with variable_scope(self.model):
             self.variables.append(_make_variable(LOSS, (), Statistic(LOSS, None)))
-        self._gate_loss(self.variables[-1], lambda loss, upstream: loss)
+        gate_loss(self.model, self.variables[-1], lambda loss, *_: loss)
 
     def remove(self):
         for probe in self.probes:
@@ -222,24 +311,24 @@ class Tracking:
             yield
             return
         self.is_hidden = True
-        with keras_internals.without_weights(self.model, self.variables):
-            for probe in self.probes:
-                probe.remove()
-            try:
+        layers = [probe.layer for probe in self.probes]
+        hidden_weights = keras_internals.without_weights(self.model, self.variables)
+        try:
+            with hidden_weights, plain_calls(layers):
                 yield
-            finally:
-                for probe in self.probes:
-                    probe.install()
-                self.is_hidden = False
+        finally:
+            self.is_hidden = False
 
-    def _add_probe(self, layer, rule, blocks, owners):
+    def _add_probe(self, unit, owners):
         """A probe without blocks checks the layer's calls and measures nothing."""
-        blocks = [_without_frozen_bias(block) for block in blocks]
+        layer = unit.layer
+        blocks = [_without_frozen_bias(block) for block in unit.blocks]
         variables = []
         for block in blocks:
             kinds = {}
             if block.kernel.trainable:
-                _refuse_shared(block, layer, owners)
+                if unit.rule is not None:
+                    refuse_shared(block, layer, owners)
                 kinds = statistics_of(block, self.wanted)
             variables.append(
                 {
@@ -248,7 +337,11 @@ class Tracking:
                 }
             )
         self.variables += [v for block in variables for v in block.values()]
-        self.probes.append(Probe(layer, rule, blocks, variables, self.spatial, self.stride))
+        if unit.rule is None:
+            probe = WholeLayerProbe(layer, blocks, variables, self.stride, unit.one_by_one)
+        else:
+            probe = Probe(layer, unit.rule, blocks, variables, self.spatial, self.stride)
+        self.probes.append(probe)
 
     def _statistic_variable(self, kind, shape, block):
         # Kernels may share a path, but Keras on torch forgets variables that do.
@@ -256,11 +349,8 @@ class Tracking:
         while name in self.names:
             name = f"{base}_{len(self.names)}"
         self.names.add(name)
-        return _make_variable(name, shape, Statistic(kind, block))
-
-    def _variable_scope(self):
-        strategy = getattr(self.model, "distribute_strategy", None)
-        return strategy.scope() if strategy is not None else contextlib.nullcontext()
+        layout = keras_internals.layout_along(*axes_of(kind, block))
+        return _make_variable(name, shape, Statistic(kind, block), layout=layout)
 
     def _unmeasured(self):
         blocks = [v.statistic.block for v in self.variables if v.statistic.block is not None]
@@ -273,52 +363,11 @@ class Tracking:
     def _needs_loss_scale(self):
         return bool(self.variables) and self.variables[-1].statistic.kind == LOSS_SCALE
 
-    def _gate_loss(self, variable, measured):
-        """The variable's "gradient" is `measured(loss, upstream)`; upstream, the gradient that
-        the loss itself receives, is what float16 training multiplies it by."""
-        plain = self.model.compute_loss
 
-        @ops.custom_gradient
-        def gate(loss, unit):
-            def backward(*args, upstream=None):
-                upstream = args[0] if upstream is None else upstream
-                return upstream, ops.cast(measured(loss, upstream), "float32")
-
-            return loss, backward
-
-        def compute_loss(*args, **kwargs):
-            return gate(plain(*args, **kwargs), ops.convert_to_tensor(variable))
-
-        self.model.__dict__["compute_loss"] = compute_loss
-
-
-def _owners(layers):
-    owners = {}
-    for layer in layers:
-        for variable in keras_internals.own_trainable_variables(layer):
-            owners.setdefault(id(variable), []).append(layer)
-    return owners
-
-
-def _refuse_shared(block, layer, owners):
-    for variable in (block.kernel, block.bias):
-        names = [owner.name for owner in owners.get(id(variable), [])]
-        if len(names) > 1:
-            raise ValueError(
-                f"The variable {variable.path!r} is shared between the layers "
-                f"{' and '.join(map(repr, names))}, so that its per-example gradient is not "
-                "the product of one layer's input and output gradient. Call one layer twice "
-                "instead, or use an optimizer that needs no statistics (`kl.SGLD`, "
-                "`kl.RMSPropLangevin`)."
-            )
-
-
-def _inside_wrappers(layers):
-    """Layers that another one calls in its own way: in a loop over time, or with weights that
-    it changes first."""
-    outer = [x for x in layers if isinstance(x, (keras.layers.Wrapper, keras.layers.RNN))]
-    inner = (x for layer in outer for x in keras_internals.flatten_layers(layer)[1:])
-    return {id(x) for x in inner}
+def _names_taken(model):
+    """By statistics that other models have of the same layers."""
+    probes = [p for x in keras_internals.flatten_layers(model) for p in probes_of(x)]
+    return {v.name for p in probes for block in p.variables for v in block.values()}
 
 
 def _without_frozen_bias(block):
@@ -327,30 +376,16 @@ def _without_frozen_bias(block):
     return dataclasses.replace(block, bias=None)
 
 
-def _make_variable(name, shape, statistic, initializer="zeros"):
+def _make_variable(name, shape, statistic, initializer="zeros", layout=None):
     variable = keras.Variable(
-        initializer, shape=shape, dtype="float32", autocast=False, aggregation="mean", name=name
+        initializer,
+        shape=shape,
+        dtype="float32",
+        autocast=False,
+        aggregation="mean",
+        layout=layout or keras_internals.undivided(len(shape)),
+        name=name,
     )
     variable.overwrite_with_gradient = True
     variable.statistic = statistic
     return variable
-
-
-def _warn_about(layers, variables):
-    if not variables:
-        return
-    unmeasured = {id(v) for v in variables}
-    names = [
-        f"{type(layer).__name__} {layer.name!r}"
-        for layer in layers
-        if any(id(v) in unmeasured for v in keras_internals.own_trainable_variables(layer))
-    ]
-    warnings.warn(
-        f"No rule measures the variables {[v.path for v in variables]}"
-        f"{' of the layers ' + ', '.join(names) if names else ''}. They are sampled with the "
-        "Euclidean metric of scale 1, as by `kl.SGLD`, which may need a smaller learning rate. "
-        "A rule for a layer class is registered with "
-        "`kl.statistics.register_rule(LayerClass)`; layers inside a `keras.layers.Wrapper` or a "
-        "recurrent layer are never measured.",
-        stacklevel=4,
-    )

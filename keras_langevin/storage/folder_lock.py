@@ -54,6 +54,17 @@ def lock_folder(path: Path) -> FolderLock | None:
     return lock
 
 
+def unlock_folder(path: Path) -> None:
+    """Lets other processes write into a folder again, where stores of this one are done with it. A
+    store that writes once more takes the lock anew."""
+    if fcntl is None or not path.exists():
+        return
+    status = path.stat()
+    held = _held.pop((status.st_dev, status.st_ino), None)
+    if held is not None:
+        held.release()
+
+
 def _locked(descriptor, path):
     lock = FolderLock(descriptor)
     try:

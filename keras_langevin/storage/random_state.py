@@ -1,6 +1,8 @@
 """The states of the generators that Keras shuffles training data with."""
 
+import contextlib
 import random
+import sys
 
 import keras
 import numpy as np
@@ -39,3 +41,18 @@ def set_random_state(arrays: list[np.ndarray]) -> None:
         import torch
 
         torch.set_rng_state(torch.from_numpy(arrays[5]))
+
+
+@contextlib.contextmanager
+def kept_random_state():
+    """Inside, the generators may be used: afterwards they stand where they stood. Among them is
+    torch's wherever it is loaded: its loaders of data draw from it on every backend."""
+    arrays = random_state()
+    torch = sys.modules.get("torch")
+    torch_state = None if torch is None else torch.get_rng_state()
+    try:
+        yield
+    finally:
+        set_random_state(arrays)
+        if torch is not None:
+            torch.set_rng_state(torch_state)

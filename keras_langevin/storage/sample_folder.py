@@ -52,10 +52,10 @@ class SampleFolder:
         """Starts a folder that is absent, empty, or a store with no samples."""
         folder = cls(path)
         with explain_write_errors(path, "A new store", lambda: "Nothing is stored yet."):
-            _refuse_folder_in_use(path)
+            refuse_folder_in_use(path)
             path.mkdir(parents=True, exist_ok=True)
             folder._lock = lock_folder(path)
-            _refuse_folder_in_use(path)  # now that no other process can begin
+            refuse_folder_in_use(path)  # now that no other process can begin
             folder._commit()
         return folder
 
@@ -158,12 +158,7 @@ class SampleFolder:
 
     def _read_manifest(self):
         """Takes the content over; returns the errors of the damaged files."""
-        content, digest = read_manifest(self.path)
-        self._digests = {digest}
-        self.weights, self.entries = content["weights"], content["samples"]
-        self.schedule, self.optimizer = content["schedule"], content["optimizer"]
-        self._next_number = content["next_number"]
-        self._dropped_files = content["dropped_files"]
+        self._take_manifest()
         damage = {}
         for entry in self.entries:
             try:
@@ -171,6 +166,14 @@ class SampleFolder:
             except CorruptSampleError as error:
                 damage[entry["file"]] = error
         return damage
+
+    def _take_manifest(self):
+        content, digest = read_manifest(self.path)
+        self._digests = {digest}
+        self.weights, self.entries = content["weights"], content["samples"]
+        self.schedule, self.optimizer = content["schedule"], content["optimizer"]
+        self._next_number = content["next_number"]
+        self._dropped_files = content["dropped_files"]
 
     def _is_one_of(self, digests):
         """Whether the manifest on the disk has one of these SHA-256."""
@@ -232,7 +235,8 @@ def listed(words: list[str], most: int = 5) -> str:
     return ", ".join(words[:most]) + more
 
 
-def _refuse_folder_in_use(path):
+def refuse_folder_in_use(path: Path) -> None:
+    """Raises where a new run would overwrite something."""
     if not path.exists():
         return
     if not path.is_dir():

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 from keras import ops
 
+from keras_langevin.distribution import one_process_writes
 from keras_langevin.keras_internals import JointOptimizer, inner_optimizer
 from keras_langevin.storage.array_file import find_damage, read_arrays, write_arrays
 from keras_langevin.storage.errors import explain_write_errors
@@ -43,15 +44,18 @@ class TrainingCheckpoint:
         self._path = folder / "checkpoint.json"
 
     def save(self, model: keras.Model, epochs_seen: int, steps_seen: int) -> None:
-        """Replaces what is stored by the present state of `model` and its optimizer.
+        """Replaces what is stored by the present state of `model` and its optimizer. Of several
+        processes, all of which make this call, the first writes.
 
         Raises:
             StorageError: If the disk refuses. The state stored before is kept.
         """
         what = f"The checkpoint of epoch {epochs_seen}"
         kept = "That of an earlier epoch and all samples are kept."
-        with explain_write_errors(self._folder, what, lambda: kept):
-            self._save(model, epochs_seen, steps_seen)
+        with one_process_writes() as is_mine:
+            if is_mine:
+                with explain_write_errors(self._folder, what, lambda: kept):
+                    self._save(model, epochs_seen, steps_seen)
 
     def _save(self, model, epochs_seen, steps_seen):
         content = {
@@ -77,13 +81,18 @@ class TrainingCheckpoint:
             if other.name != file:
                 other.unlink(missing_ok=True)
 
-    def counters(self) -> dict[str, int] | None:
+    def counters(self, verify: bool = True) -> dict[str, int] | None:
         """`epochs_seen` and `steps_seen` of the stored state, `None` where there is none.
+
+        Args:
+            verify: Whether to compare the arrays with their checksum, which reads all of them.
 
         Raises:
             ValueError: If a file of it is damaged or missing, or a newer version wrote it.
         """
-        return self._read()["counters"] if self._path.exists() else None
+        if not self._path.exists():
+            return None
+        return (self._read() if verify else read_json(self._path, KIND, CONTENT))["counters"]
 
     def restore(self, model: keras.Model) -> None:
         """Puts the stored state back into `model` and its optimizer, built if it was not.

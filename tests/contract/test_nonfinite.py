@@ -185,6 +185,7 @@ def test_a_proposal_that_overflows_is_refused(dtype):
     assert optimizer.nonfinite_steps == 1
 
 
+@pytest.mark.neutral
 def test_a_check_of_the_gradients_alone_would_miss_it(monkeypatch):
     step = kl.SGLD.step
 
@@ -203,6 +204,7 @@ def test_a_check_of_the_gradients_alone_would_miss_it(monkeypatch):
     assert not np.isfinite(values).all()
 
 
+@pytest.mark.neutral
 def test_a_check_of_the_weights_alone_would_miss_statistics(monkeypatch):
     accept = nonfinite.NonfiniteSteps.accept
 
@@ -214,6 +216,7 @@ def test_a_check_of_the_weights_alone_would_miss_statistics(monkeypatch):
         test_statistics_that_overflow_where_gradients_do_not()
 
 
+@pytest.mark.neutral
 def test_a_choice_layer_by_layer_would_move_the_others(monkeypatch):
     def accept(self, results, statistics, *args):
         settled = [one(self, [result], [], *args) for result in results]
@@ -366,6 +369,7 @@ def test_the_law_is_that_without_the_bad_steps(make, exact):
     assert measured == pytest.approx(exact, rel=0.03)
 
 
+@pytest.mark.neutral
 @pytest.mark.skipif(BACKEND == "torch", reason="thousands of steps")
 @pytest.mark.parametrize(
     ("sampler", "exact"), [(kl.SGLD, 1 / 0.9), (kl.SGHMC, 1.0)], ids=["SGLD", "SGHMC"]

@@ -16,6 +16,7 @@ def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.neutral
 def test_the_table_names_everything_public():
     assert {name for name in CALLS if attribute(name)} == set(public_names()) - MADE_BY_THE_PACKAGE
 
@@ -26,6 +27,7 @@ def attribute(name):
     return not owner or owner.islower()
 
 
+@pytest.mark.neutral
 @every_row("name", CALLS)
 def test_every_argument_is_in_the_table(name):
     call = CALLS[name]
@@ -47,6 +49,7 @@ def test_valid_arguments_are_taken(name):
     look_after(call.function(name)(**call.valid()))
 
 
+@pytest.mark.neutral
 @every_row("name", CALLS)
 def test_unknown_and_missing_arguments_are_a_type_error(name):
     call = CALLS[name]
@@ -73,6 +76,7 @@ OF_ANOTHER_TYPE = {
 }
 
 
+@pytest.mark.neutral
 @every_row("name", NAMES)
 def test_values_of_another_type_are_refused(name):
     """None of them in silence, and None only where it is the default."""

@@ -220,12 +220,14 @@ def test_a_right_run_of_a_network():
     assert words(sampled(kl.QDOPLangevin, 0.02)) == []
 
 
+@pytest.mark.neutral
 @one_epoch
 def test_a_ten_thousandth_of_the_learning_rate_does_not_move():
     # At a thousandth seven seeds of eight were said to be unmoved.
     assert words(sampled(kl.QDOPLangevin, 0.02 / 10_000))[0] == "unmoved"
 
 
+@pytest.mark.neutral
 @one_epoch
 def test_at_temperature_zero_on_all_data_a_network_is_a_point():
     members = sampled(kl.SGLD, 0.1, batch_size=N, thinning=2, temperature=0.0)

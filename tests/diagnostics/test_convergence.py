@@ -7,6 +7,8 @@ from targets.rows import every_row
 import keras_langevin as kl
 from keras_langevin.diagnostics import convergence
 
+pytestmark = pytest.mark.neutral
+
 
 def autoregressive(length, rho, columns=8, seed=0):
     generator = np.random.default_rng(seed)

@@ -7,6 +7,8 @@ from targets.rows import every_row
 import keras_langevin as kl
 from keras_langevin.diagnostics import enough_members, ensemble_size, running_log_predictive_density
 
+pytestmark = pytest.mark.neutral
+
 
 def log_likelihoods(members, examples=200, spread=1.0, seed=0):
     """y ~ N(0, 1) and members N(f, 1) whose f are N(0, spread²), as they would be drawn."""
@@ -54,7 +56,7 @@ def test_many_members_have_few_points():
     for one, other in zip(curve, again, strict=True):
         np.testing.assert_array_equal(one, other)
     other = running_log_predictive_density(log_likelihoods(1000), num_orders=4, seed=1)
-    assert (curve.mean[:-1] != other.mean[:-1]).all()
+    assert (curve.mean[1:-1] != other.mean[1:-1]).all()  # one member has no order
 
 
 def is_honest(stderr_of, members=40, repeats=200):

@@ -300,6 +300,7 @@ def test_a_chain_of_fit_is_as_hot_as_expected(chain):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.neutral
 def test_it_measures_the_error_of_a_large_step():
     """By what the law says, and with enough weights significantly."""
     model, samples = trained(sgld_on_regression(learning_rate=0.3), units=200)
@@ -308,6 +309,7 @@ def test_it_measures_the_error_of_a_large_step():
     assert not found.is_as_expected
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize("cls", [RootTwoMissing, NoiseTooLarge, PriorNotDividedByN])
 def test_mutants_of_fit_are_outside(cls):
     model, samples = trained(sgld_on_regression(cls), units=200)
@@ -347,6 +349,7 @@ def test_random_batches_are_right_on_average(chain):
     assert found.value != exact.value and found.num_draws == exact.num_draws
 
 
+@pytest.mark.neutral
 def test_chains_are_told_apart(chain):
     """Two chains around far modes: with one centre for both T_C would be enormous."""
     model, samples = chain
@@ -359,6 +362,7 @@ def test_chains_are_told_apart(chain):
     assert abs(pooled.value) > 10 * abs(both.value)
 
 
+@pytest.mark.neutral
 def test_identical_samples_are_cold(chain):
     model, samples = chain
     found = configurational_temperature(model, [samples[0]] * 8, X, Y)

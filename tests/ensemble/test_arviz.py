@@ -41,7 +41,8 @@ def test_predictions_weights_and_likelihoods(x):
     bias = next(name for name in posterior if name.endswith("dense.bias"))
     assert set(posterior) == {"prediction", bias}
     members = model.predict_members(x, verbose=0)
-    assert posterior["prediction"].dims[:2] == ("chain", "draw")
+    assert posterior["prediction"].dims[:3] == ("chain", "draw", "example")
+    assert group(data, "log_likelihood")["y"].dims == ("chain", "draw", "example")
     np.testing.assert_array_equal(posterior["prediction"][1, 5], members[35])
     by_name = model.weights_by_name()
     np.testing.assert_array_equal(posterior[bias][0, 7], by_name[bias.replace(".", "/")][7])
@@ -90,3 +91,12 @@ def test_misuse_is_named(x):
 def test_arviz_is_not_loaded_before_it_is_needed():
     code = "import sys, keras_langevin; assert not {'arviz', 'arviz_base'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_draws_of_the_labels_follow_the_members(x):
+    model = ensemble(output="logits", chains=(0,) * 400)
+    data = model.to_arviz(x, np.arange(EXAMPLES) % 3)
+    drawn = group(data, "posterior_predictive")["y"]
+    assert drawn.dims == ("chain", "draw", "example") and set(np.unique(drawn)) <= {0, 1, 2}
+    shares = [np.mean(np.asarray(drawn)[0] == label, axis=0) for label in range(3)]
+    np.testing.assert_allclose(np.stack(shares, -1), model.predict(x, verbose=0), atol=0.1)

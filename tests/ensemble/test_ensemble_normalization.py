@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_langevin as kl
+from keras_langevin.weights import named_weights
 
 X = np.random.default_rng(0).normal(50.0, [1.0, 10.0, 100.0], size=(200, 3)).astype("float32")
 
@@ -50,3 +51,9 @@ def test_a_sampler_keeps_the_normalization(model):
     point = keras.ops.convert_to_numpy(keras.ops.softmax(model.predict(X, verbose=0)))
     found = sampler.ensemble().predict(X, verbose=0)  # of one member: the last point
     np.testing.assert_allclose(found, point, atol=1e-5)
+
+
+def test_weights_keep_the_names_of_the_model_that_was_sampled(model):
+    samples, _ = of_members(model)
+    ensemble = kl.BayesianEnsembleModel(model, samples, output="logits")
+    assert list(ensemble.weights_by_name()) == list(named_weights(model))

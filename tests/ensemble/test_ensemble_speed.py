@@ -103,6 +103,7 @@ def test_every_batch_size_gives_what_a_loop_over_members_gives(members, member_b
     assert_same([p.mean(0) for p in predictions], expected)
 
 
+@pytest.mark.neutral
 def test_a_wrong_member_is_noticed(members, monkeypatch):
     expected = loop(*members, X)
     right = StackedMembers._outputs_of

@@ -49,6 +49,11 @@ def test_memory_does_not_grow_with_the_samples(tmp_path):
     assert copies[1] - copies[0] < 2  # four samples more
 
 
+def test_chains_as_one_program_are_faster_than_one_after_another(tmp_path):
+    seconds = {row["way"]: row["first"] for row in rows_of("many_chains", tmp_path)}
+    assert seconds["one program"] < seconds["one after another"]
+
+
 def test_time_grows_no_faster_than_size(tmp_path):
     rows = rows_of("scaling", tmp_path)
     for name in ("SGLD", "QDOPLangevin"):

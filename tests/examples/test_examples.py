@@ -81,7 +81,8 @@ def test_choose_temperature(tmp_path):
     lines = run_script("choose_temperature.py", tmp_path).splitlines()
     tried = dict(numbers(line) for line in lines if line.startswith("T ="))
     (chosen, own, adam) = numbers(next(line for line in lines if line.startswith("chosen")))
-    assert tried[chosen] == min(tried.values()) and len(tried) == 3
+    better = [t for t in tried if tried[t] < tried[chosen]]  # by no more than a standard error
+    assert 1.0 not in better and all(t < chosen for t in better) and len(tried) == 3
     assert own < adam
     assert (tmp_path / "choose_temperature.png").exists()
 

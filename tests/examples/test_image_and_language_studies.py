@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from targets.running import run_module
+from targets.running import run_calls
 
 from examples.studies.momentum import images, language
 
@@ -14,8 +14,7 @@ from examples.studies.momentum import images, language
 def rows_of(tmp_path, study, *arguments):
     """After two runs, in the second of which nothing is run again."""
     results = tmp_path / "rows.jsonl"
-    for _ in range(2):
-        run_module(study, *arguments, "--results", results, "--weights-dir", tmp_path)
+    run_calls(study, *[[*arguments, "--results", results, "--weights-dir", tmp_path]] * 2)
     return [json.loads(line) for line in results.read_text().splitlines()]
 
 

@@ -40,6 +40,7 @@ def test_every_page_has_rows(studies):
         ("studies/bnp/bandit.jsonl", "uniform"),
         ("studies/mnist/natural_langevin.csv", "nll"),
         ("studies/momentum/regression.jsonl", "lppd"),
+        ("studies/reference_posteriors/reference_posteriors.jsonl", "off"),
         ("studies/ten_problems/ten_problems.jsonl", "nll"),
     ],
 )

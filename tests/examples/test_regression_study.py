@@ -9,6 +9,7 @@ import pytest
 from targets.running import run_module
 
 import keras_langevin as kl
+from examples.studies.common.batches import shuffled_batches
 from examples.studies.momentum import regression
 
 
@@ -28,7 +29,7 @@ def test_regression_study_runs_and_reports(tmp_path):
 
 def test_batches_are_whole_passes():
     x, y = np.arange(10)[:, None], np.arange(10)
-    assert passes_of(regression.batches(x, y, 4, seed=0))
+    assert passes_of(shuffled_batches(x, y, 4, seed=0))
     assert not passes_of(shuffled_without_the_last(x, y, 4))
 
 

@@ -8,7 +8,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from targets.running import run_module
+from targets.running import run_calls, run_module
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,18 +19,37 @@ pytestmark = [
 def test_a_default_sampler_does_not_diverge_on_small_data(tmp_path):
     results = tmp_path / "results.jsonl"
     study = "studies.ten_problems.ten_problems"
-    printed = run_module(study, "--problems", "breast_cancer", "--results", results)
+    printed, again = run_calls(
+        study,
+        ["--problems", "breast_cancer", "--results", results],
+        ["--results", results, "--report"],
+    )
     assert "QDOP: 0 of 1 runs diverged" in printed
-    assert len(results.read_text().splitlines()) == 3
-    assert run_module(study, "--results", results, "--report")  # nothing is run again
+    assert len(results.read_text().splitlines()) == 3  # nothing is run again
+    assert again
+
+
+def test_default_settings_in_a_table(tmp_path):
+    results = tmp_path / "results.jsonl"
+    study = "studies.default_settings.default_settings"
+    arguments = "--problems", "iris", "--sampler-only", "--results", results
+    printed = run_module(study, *arguments)
+    assert "| iris | 105 |" in printed
+    run_module(study, *arguments, "--prior", "FanInNormal(10)")
+    assert "QDOP, FanInNormal(10)" in results.with_suffix(".md").read_text()
+    assert len(results.read_text().splitlines()) == 2
 
 
 def test_the_study_tunes_tests_and_reports(tmp_path):
     common = ["--results", tmp_path / "study.csv", "--only", "adam,qdop-cold,qdop-t0"]
     study = "studies.mnist.natural_langevin"
-    run_module(study, "tune", "--trials", 1, "--tune-epochs", 6, *common)
-    assert "qdop-t0" in run_module(study, "final", "--seeds", 1, "--epochs", 6, *common)
-    run_module(study, "report", "--results", tmp_path / "study.csv")
+    _, final, _ = run_calls(
+        study,
+        ["tune", "--trials", 1, "--tune-epochs", 6, *common],
+        ["final", "--seeds", 1, "--epochs", 6, *common],
+        ["report", "--results", tmp_path / "study.csv"],
+    )
+    assert "qdop-t0" in final
     page = (tmp_path / "study.md").read_text()
     assert "| QDOP, cold | point |" in page
     assert "|  | ensemble |" in page

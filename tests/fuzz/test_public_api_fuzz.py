@@ -147,6 +147,7 @@ REPRESENTATIVE = [
 ]
 
 
+@pytest.mark.neutral
 @every_row("name", REPRESENTATIVE)
 @every_row("start", range(3))
 def test_hostile_arguments(name, start):

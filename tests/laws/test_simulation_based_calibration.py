@@ -51,7 +51,9 @@ WRONG = {
 SHOWN = ("√2 missing", "another prior") if IS_JAX else ("√2 missing",)
 
 
+@pytest.mark.neutral
 @pytest.mark.filterwarnings("ignore:Minibatches of about")
+@pytest.mark.filterwarnings("ignore:`num_data` must be:UserWarning")
 @pytest.mark.parametrize(
     "name", [n if n in SHOWN else pytest.param(n, marks=pytest.mark.law) for n in WRONG]
 )

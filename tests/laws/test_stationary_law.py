@@ -137,7 +137,7 @@ def test_less_noise_is_injected_where_minibatches_bring_their_own():
     assert np.abs(relative_eigenvalues(moment, posterior) - 1).max() < 0.2
 
 
-@pytest.mark.parametrize("divergence", [False, True])
+@pytest.mark.parametrize("divergence", [pytest.param(False, marks=pytest.mark.neutral), True])
 def test_divergence_term_of_an_instantaneous_metric(divergence):
     """C(θ) = (ḡ² + ε)^(-1/2) from the current gradient alone. On U = Nθ²/2 the drift without
     the divergence term samples π(θ)/C(θ); with it, π. Nothing else tells the two apart."""
@@ -312,6 +312,7 @@ def name_of(make, changes):
 QUICK = ("ShearSignFlipped", "PriorNotDividedByN")
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize(
     ("make", "metric_inverse", "changes"),
     [

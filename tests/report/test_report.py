@@ -17,7 +17,9 @@ from targets.rows import every_row
 
 import keras_langevin as kl
 from keras_langevin import calibration
+from keras_langevin.report import Report, Row
 from keras_langevin.report.findings import findings
+from keras_langevin.report.page import page as report_page
 
 NUM_DATA, BATCH = 400, 40
 PRIOR = kl.priors.Normal(0.3)
@@ -111,6 +113,7 @@ def test_numbers_are_those_of_their_definitions(good, ensemble):
         "negative_log_likelihood_of_members": -np.mean(np.log(members[:, np.arange(len(y)), y])),
         "accuracy": np.mean(p.argmax(-1) == y),
         "accuracy_of_members": np.mean(members.argmax(-1) == y),
+        "accuracy_of_guessing": np.bincount(y).max() / len(y),
         "brier_score": calibration.brier_score(p, y),
         "expected_calibration_error": calibration.expected_calibration_error(p, y),
         "overconfidence": p.max(-1).mean() - np.mean(p.argmax(-1) == y),
@@ -139,6 +142,7 @@ def test_a_good_run_is_called_good(good_report):
     assert len(report) == len(list(report)) == len(dict(report))
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize("optimizer", [kl.SGLD, kl.QDOPLangevin])
 def test_a_learning_rate_30_times_too_large_is_named(optimizer):
     """SGLD survives it here, with useless members; QDOP diverges after some samples."""
@@ -158,6 +162,7 @@ def test_a_learning_rate_30_times_too_large_is_named(optimizer):
         assert jargon not in words
 
 
+@pytest.mark.neutral
 def test_a_learning_rate_far_too_small_is_named():
     rate = recommended(kl.SGLD) / 3000
     report = sampled(rate, epochs=30, burn_in=0).ensemble().report(*blobs(1), verbose=0)
@@ -184,6 +189,9 @@ def test_real_numbers():
     assert report["continuous_ranked_probability_score"] == pytest.approx(score, abs=1e-6)
     error = np.sqrt(np.mean((mean.mean(0) - y) ** 2))
     assert report["root_mean_squared_error"] == pytest.approx(error, abs=1e-6)
+    alone = np.sqrt(np.mean((mean - y) ** 2))
+    assert report["root_mean_squared_error_of_members"] == pytest.approx(alone, abs=1e-6)
+    assert report["root_mean_squared_error_of_guessing"] == pytest.approx(y.std(), abs=1e-6)
     draws = mean[..., None] + 0.3 * rng.normal(size=(*mean.shape, 400))
     low, high = np.quantile(draws, [0.05, 0.95], axis=(0, -1))
     coverage = np.mean((low <= y) & (y <= high))
@@ -234,6 +242,7 @@ def test_one_hot_labels_and_a_dataset():
     assert report["accuracy"] == np.mean(ensemble.predict(x, verbose=0).argmax(-1) == y)
 
 
+@pytest.mark.neutral
 def test_one_member_alone_has_a_report(capsys):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
     ensemble = kl.BayesianEnsembleModel(model, [[np.ones((2, 3)), np.zeros(3)]], output="logits")
@@ -250,6 +259,7 @@ def test_a_run_that_diverged_is_named(ensemble):
     assert report.findings[0].title.startswith("Training has diverged: the learning rate is far")
 
 
+@pytest.mark.neutral
 @every_row("sampler", [kl.SMILE, kl.NGD])
 def test_samplers_without_a_noise_limit(ensemble, sampler):
     more = {"batch_size": BATCH} if sampler is kl.NGD else {}
@@ -289,6 +299,7 @@ NOTHING_WRONG = {
 }
 
 
+@pytest.mark.neutral
 @every_row(
     "change, level, words",
     [
@@ -316,6 +327,10 @@ NOTHING_WRONG = {
         ({"coverage_90": 0.7}, "warning", "too narrow"),
         ({"negative_log_likelihood_of_members": 2.0}, "problem", "worse than blind guessing"),
         ({"has_diverged": True}, "problem", "has diverged"),
+        ({"num_training_examples": 900}, "problem", "num_data is 1,000, and there are 900"),
+        ({"num_data": 20, "num_training_examples": 1000}, "problem", "7.1 times wider"),
+        ({"drift_clipped": 0.12}, "warning", "shortened in 12.0% of the steps"),
+        ({"drift_clipped": 0.03}, "note", "shortened in 3.0% of the steps"),
     ],
 )
 def test_what_each_number_is_taken_for(change, level, words):
@@ -325,6 +340,84 @@ def test_what_each_number_is_taken_for(change, level, words):
         assert not [f for f in findings(NOTHING_WRONG) if words in str(f)]
 
 
+@every_row(
+    "change",
+    [
+        {"num_training_examples": 960},
+        {"num_data": 5000, "num_training_examples": 1000, "num_targets": 5},
+        {"drift_clipped": 0.004},
+    ],
+)
+def test_what_is_no_finding(change):
+    assert not [f for f in findings({**NOTHING_WRONG, **change}) if f.level == "problem"]
+    assert not [f for f in findings({**NOTHING_WRONG, **change}) if "shortened" in f.title]
+
+
+WRONG = (
+    {"learning_rate": 9.0, "minibatch_noise": 9.0},
+    {"learning_rate": 0.05},
+    {"has_diverged": True},
+    {"negative_log_likelihood_of_members": 2.0},
+    {"independent_draws": 2.0, "learning_rate": 0.001},
+    {"independent_draws": 2.0},
+    {"configurational_temperature": 1.1},
+)
+
+
+@every_row("change", WRONG)
+def test_nobody_is_advised_what_he_does_already(change):
+    numbers = {**NOTHING_WRONG, **change}
+    rate = re.compile(r"or learning_rate=|with learning_rate=|raise the learning rate|Lower the")
+    said = " ".join(f.advice for f in findings({**numbers, "has_automatic_learning_rate": True}))
+    assert not rate.search(said) and 'or learning_rate="auto"' not in said
+    assert said  # something is advised
+    assert "learning" in " ".join(f.advice for f in findings(numbers))
+
+
+def test_the_cause_is_named_before_what_follows_from_it():
+    change = {"num_training_examples": 40, "negative_log_likelihood_of_members": 2.0}
+    first, second = findings({**NOTHING_WRONG, **change})[:2]
+    assert first.title.startswith("num_data is") and first.title in second.advice
+
+
+def report_of(**numbers):
+    rows = [Row(name, value, name, "", "g") for name, value in numbers.items()]
+    return Report("title", "about", {"Chains": rows}, findings(numbers))
+
+
+@every_row(
+    "numbers, marked",
+    [
+        ({"num_members": 50, "num_chains": 1, "r_hat_largest": 1.46}, {"r_hat_largest"}),
+        ({"num_members": 50, "num_chains": 1, "r_hat_largest": 1.2}, set()),
+        ({"num_members": 30, "num_chains": 1, "r_hat_largest": 1.46}, set()),  # chance
+        ({"r_hat": 1.3, "drift": 0.1}, {"r_hat"}),
+        ({"independent_draws": 2.0, "drift": 0.8}, {"independent_draws", "drift"}),
+        (
+            {"num_members": 50, "num_chains": 1, "effective_sample_size_smallest": 5.3},
+            {"effective_sample_size_smallest"},
+        ),
+        ({"num_members": 30, "num_chains": 1, "effective_sample_size_smallest": 4.0}, set()),
+    ],
+)
+def test_numbers_out_of_their_range_are_marked(numbers, marked):
+    report = report_of(**numbers)
+    assert report.marked == marked
+    lines = {line.split()[0]: line for line in str(report).splitlines()[3:] if line}
+    page = report_page(report)
+    for name in numbers:
+        assert lines[name].endswith("!") == (name in marked)
+    assert page.count('<tr class="marked">') == len(marked)
+
+
+def test_one_member_alone_is_one_number(good_report, ensemble):
+    x, y = blobs(1)
+    curve = kl.diagnostics.running_log_predictive_density(ensemble.log_likelihood(x, y))
+    alone = good_report["negative_log_likelihood_of_members"]
+    assert -curve.mean[0] == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.neutral
 def test_what_is_worst_comes_first():
     found = findings({**NOTHING_WRONG, "minibatch_noise": 9.0, "r_hat": 2.0})
     order = ["problem", "warning", "good", "note"]
@@ -367,6 +460,7 @@ def page(ensemble, tmp_path_factory):
     return path, report
 
 
+@pytest.mark.neutral
 def test_the_page_is_whole_and_needs_nothing_else(page):
     path, report = page
     parsed = Page(path.read_text())
@@ -378,6 +472,7 @@ def test_the_page_is_whole_and_needs_nothing_else(page):
     assert f"{report['accuracy']:.1%}" in words
 
 
+@pytest.mark.neutral
 def test_text_is_escaped(good_report, tmp_path):
     pytest.importorskip("matplotlib")
     report = dataclasses.replace(good_report, title="<script>alert(1)</script>", _figures=[])
@@ -385,6 +480,7 @@ def test_text_is_escaped(good_report, tmp_path):
     assert "<script" not in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.neutral
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 def test_the_page_opens_in_chromium(page, tmp_path):
     path, _ = page
@@ -405,12 +501,14 @@ def test_the_page_opens_in_chromium(page, tmp_path):
     assert int(height) > 1000
 
 
+@pytest.mark.neutral
 def test_a_notebook_shows_the_page(good_report):
     pytest.importorskip("matplotlib")
     shown = good_report._repr_html_()
     assert shown.startswith("<h1>") and "data:image/png" in shown
 
 
+@pytest.mark.neutral
 def test_a_page_that_cannot_be_drawn_leaves_the_old_one(good_report, tmp_path):
     def broken(ax):
         raise RuntimeError("no ink")

@@ -153,6 +153,7 @@ def test_a_chain_from_another_process_is_built_from_its_config():
     assert "mae" in ensemble.evaluate(X, Y, verbose=0, return_dict=True)
 
 
+@pytest.mark.neutral
 def test_the_order_is_that_of_chains_whatever_finishes_first():
     done = [threading.Event() for _ in range(3)]
     order = []
@@ -241,6 +242,7 @@ def test_a_network_is_sent_without_its_statistics_and_optimizer(executor):
     assert_joined(sample_chains(tracked, 2, executor, verbose=0), apart(drawn, 2))
 
 
+@pytest.mark.neutral
 def test_what_the_outputs_mean_can_be_said():
     def draw(chain):
         model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
@@ -253,6 +255,7 @@ def test_what_the_outputs_mean_can_be_said():
     assert len(caught.value.samples) == 4
 
 
+@pytest.mark.neutral
 def test_chains_of_other_networks_are_refused():
     def other_shape(chain):
         model = keras.Sequential([keras.Input((3,)), layers.Dense(1 + chain)])
@@ -273,6 +276,7 @@ def test_chains_of_other_networks_are_refused():
 # ------------------------------------------------------------------------ chains that fail
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize("executor", [None, Pickling()])
 def test_a_chain_that_fails_is_named_and_the_others_are_kept(executor, capsys):
     with pytest.raises(ChainError, match="- chain 1: FloatingPointError: loss=nan") as caught:
@@ -287,6 +291,7 @@ def test_a_chain_that_fails_is_named_and_the_others_are_kept(executor, capsys):
     np.testing.assert_allclose(members, np.concatenate(expected), atol=1e-6)
 
 
+@pytest.mark.neutral
 def test_chains_that_fail_can_be_skipped():
     with pytest.warns(UserWarning, match="1 of 3 chains have failed:\n- chain 1: FloatingPoint"):
         ensemble = sample_chains(fails_on_chain_1, 3, on_error="skip", verbose=0)
@@ -319,6 +324,7 @@ def test_arguments_that_are_wrong_are_refused():
 # ------------------------------------------------------------------------------------ labels
 
 
+@pytest.mark.neutral
 def test_every_sample_gets_the_number_of_its_chain():
     def mislabelled(chain):
         model, samples = drawn(chain)
@@ -340,6 +346,7 @@ def test_labels_are_kept(tmp_path):
     np.testing.assert_array_equal(loaded.predict(X, verbose=0), ensemble.predict(X, verbose=0))
 
 
+@pytest.mark.neutral
 def test_samples_without_labels_are_chain_0():
     model, samples = drawn(0)
     np.testing.assert_array_equal(BayesianEnsembleModel(model, samples).chains, [0, 0, 0])
@@ -352,6 +359,7 @@ def test_samples_without_labels_are_chain_0():
             BayesianEnsembleModel(model, samples, chains=chains)
 
 
+@pytest.mark.neutral
 def test_r_hat_tells_chains_of_one_law_from_chains_stuck_apart():
     def members(offset):
         ensemble = sample_chains(lambda c: drawn(c, 200, offset=offset * c), 3, verbose=0)

@@ -55,6 +55,7 @@ def test_the_last_epoch_is_what_the_ensemble_evaluates_to(sampler_arguments):
     assert last(history) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.neutral
 def test_until_there_is_a_sample_they_are_the_model_s_own():
     x, y = data()
     history = run(classifier(), kl.PosteriorSampler(burn_in=3), x, y, epochs=6)
@@ -63,6 +64,7 @@ def test_until_there_is_a_sample_they_are_the_model_s_own():
     assert np.all(np.abs(ensemble[4:] - own[4:]) > 1e-4)
 
 
+@pytest.mark.neutral
 def test_every_member_is_evaluated_once(monkeypatch):
     calls = []
     add = kl.ensemble.RunningEnsemble.add
@@ -88,6 +90,7 @@ def test_sample_weights_and_a_statistics_tracking_sampler():
     assert abs(last(history)["loss"] - unweighted["loss"]) > 1e-3
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize("loss", ["mse", kl.losses.GaussianNLL(), "binary_crossentropy"])
 def test_other_likelihoods(loss):
     x, y = data(outputs=2)
@@ -134,6 +137,7 @@ def test_a_resumed_run_averages_what_was_stored_before(tmp_path):
     assert last(history) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.neutral
 def test_keras_callbacks_see_it(tmp_path):
     x, y = data()
     early = keras.callbacks.EarlyStopping(
@@ -183,21 +187,26 @@ class Shuffled(keras.utils.PyDataset):
         return self.x[order], self.y[order]
 
 
+@pytest.mark.neutral
 def test_what_does_not_come_in_the_same_order_is_refused():
     x, y = data()
     with pytest.raises(ValueError, match="same order every time"):
         run(classifier(), kl.PosteriorSampler(burn_in=0), x, y, validation=Shuffled(x, y))
 
 
-def test_labels_that_are_no_classes_are_refused():
+@pytest.mark.neutral
+def test_soft_labels_have_the_density_of_evaluate():
     x, _ = data()
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
     model.compile(kl.SGLD(0.05, num_data=TRAIN), "categorical_crossentropy")
-    soft = np.full((TRAIN + VALID, 3), 1 / 3, "float32")
-    with pytest.raises(ValueError, match="must be classes"):
-        run(model, kl.PosteriorSampler(burn_in=0), x, soft)
+    soft = np.random.default_rng(0).dirichlet([1, 2, 3], TRAIN + VALID).astype("float32")
+    sampler = kl.PosteriorSampler(burn_in=1)
+    history = run(model, sampler, x, soft, epochs=4)
+    assert last(history) == pytest.approx(evaluated(sampler, x[TRAIN:], soft[TRAIN:]), abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:`num_data` must be:UserWarning")
+@pytest.mark.neutral
 def test_misuse_is_named():
     x, y = data()
     sampler = kl.PosteriorSampler(burn_in=1)
@@ -224,6 +233,7 @@ def test_log_likelihoods_of_members():
         ensemble.log_likelihood(x, verbose=0)
 
 
+@pytest.mark.neutral
 def test_log_likelihoods_of_a_dataset():
     x, y = data()
 

@@ -556,7 +556,7 @@ def test_losses_without_a_likelihood_are_refused():
     def own_loss(y, outputs):
         return ops.mean(ops.square(y - outputs), axis=-1)
 
-    for loss, more in ((own_loss, {}), ("mae", {}), ("mse", {"loss_weights": 2.0})):
+    for loss, more in ((own_loss, {}), ("hinge", {}), ("mse", {"loss_weights": -2.0})):
         model = network(1)
         with pytest.raises(ValueError, match=r'(?s)fisher="model" draws.*use? ?.*"empirical"'):
             track(model, loss, **more)

@@ -24,7 +24,6 @@ from keras_langevin import statistics
 from keras_langevin.statistics import convolution, probe, registry
 from keras_langevin.statistics.block import Block
 from keras_langevin.statistics.reference import per_example_statistics
-from keras_langevin.weights import is_statistic
 
 FAST = [("each_rule", "independent"), ("dense", "independent"), ("dense", "exact")]
 FAMILIES = [
@@ -156,12 +155,14 @@ def test_spatial_size_may_be_unknown():
 # ------------------------------------------------------------- these tests can fail
 
 
+@pytest.mark.neutral
 def test_forgotten_batch_factor_is_noticed(monkeypatch):
-    monkeypatch.setattr(probe, "num_replicas", lambda: 1 / 4)  # as if B were 1
+    monkeypatch.setattr(probe, "num_loss_shares", lambda: 1 / 4)  # as if B were 1
     result = family_errors("dense", "independent")
     assert min(result.values()) > 0.5
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize("spatial", ["independent", "exact"])
 def test_wrong_padding_is_noticed(monkeypatch, spatial):
     plain = convolution._padding
@@ -173,6 +174,7 @@ def test_wrong_padding_is_noticed(monkeypatch, spatial):
     assert max(errors(measure(model, x, y, spatial), expected).values()) > 0.01
 
 
+@pytest.mark.neutral
 def test_exact_and_independent_differ():
     model = sequential((4, 2), layers.Conv1D(3, 2, padding="same"), layers.Flatten())
     model.compile(loss="mse")
@@ -204,37 +206,6 @@ def test_batch_normalization_that_is_frozen_is_no_obstacle():
     x, y = make_data(model)
     value = measure(model, x, y)
     assert max(errors(value, per_example_statistics(model, x, y)).values()) < 1e-5
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: layers.TimeDistributed(layers.Dense(3)),
-        lambda: layers.LSTM(3),
-        lambda: layers.Bidirectional(layers.GRU(3)),
-        lambda: layers.RNN(layers.StackedRNNCells([layers.SimpleRNNCell(3)])),
-        lambda: layers.SpectralNormalization(layers.Dense(3)),
-        lambda: layers.PReLU(),
-    ],
-)
-def test_layers_without_a_rule_are_named(make):
-    model = sequential((5, 4), make(), layers.Flatten(), layers.Dense(2, name="head"))
-    optimizer = Descent(0.1)
-    optimizer.statistics = "diagonal"
-    with pytest.warns(UserWarning, match=r"(?s)of the layers.*Euclidean.*register_rule"):
-        statistics.track_statistics(model, optimizer)
-    kernels = {v.statistic.block.kernel.path for v in model.trainable_variables[:2]}
-    assert kernels == {model.get_layer("head").kernel.path}
-
-
-def test_reversible_embedding_has_no_rule():
-    embedding = layers.ReversibleEmbedding(7, 3, name="words")
-    inputs = keras.Input((5,), dtype="int32")
-    model = keras.Model(inputs, embedding(embedding(inputs), reverse=True))
-    optimizer = Descent(0.1)
-    optimizer.statistics = "diagonal"
-    with pytest.warns(UserWarning, match="ReversibleEmbedding 'words'"):
-        statistics.track_statistics(model, optimizer)
 
 
 def test_examples_that_are_not_first_have_no_rule():
@@ -298,12 +269,3 @@ def test_reference_refuses_regularizers():
     x, y = make_data(model)
     with pytest.raises(ValueError, match="without regularizers"):
         per_example_statistics(model, x, y)
-
-
-def test_lora_is_not_measured():
-    model = sequential((4,), layers.Dense(3, name="adapted"), layers.Dense(2, name="head"))
-    model.get_layer("adapted").enable_lora(2)
-    optimizer = Descent(0.0)
-    with pytest.warns(UserWarning, match="of the layers Dense 'adapted'"):
-        statistics.track_statistics(model, optimizer)
-    assert all("head" in v.name for v in filter(is_statistic, model.trainable_variables))

@@ -95,6 +95,11 @@ def network(sampler=kl.SGLD):
     return model
 
 
+def normalizing_network():
+    norm, out = keras.layers.BatchNormalization(), keras.layers.Dense(1)
+    return keras.Sequential([keras.Input((2,)), norm, out])
+
+
 @functools.cache
 def optimizer_with_momenta():
     optimizer = kl.SGHMC(0.01, num_data=N)
@@ -109,6 +114,15 @@ def weights(count):
 @functools.cache
 def ensemble():
     return kl.BayesianEnsembleModel(network(), weights(4))
+
+
+@functools.cache
+def sampled():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(kl.SGLD(0.01, num_data=N), "mse")
+    sampler = kl.PosteriorSampler(burn_in=0)
+    model.fit(*list(data().values())[:2], N, 2, verbose=0, callbacks=[sampler])
+    return sampler
 
 
 def sample():
@@ -255,13 +269,17 @@ CALLS = {
         find=lambda: ensemble().to_arviz,
         left_to_keras=("x", "y", "batch_size"),
     ),
+    "ChainContext": Call(lambda: {"number": 0, "directory": "chain-0"}),
     "sample_chains": Call(
         lambda: {
-            "train_fn": lambda chain: (network(), weights(2)),
+            "train_fn": lambda chain, context=None: (network(), weights(2)),
             "num_chains": 2,
             "executor": None,
+            "directory": "chains",
+            "retries": 1,
             "model": None,
             "on_error": "raise",
+            "vectorized": False,
             "verbose": 0,
             "output": "mean",
             "noise_stddev": "mse",
@@ -270,7 +288,17 @@ CALLS = {
         errors=(kl.ChainError,),
         takes={"verbose": (bool,), **NUMBER_OR_MSE},
     ),
-    "find_learning_rate": Call(on_network(batch_size=4), errors=DIVERGED),
+    "choose_temperature": Call(
+        lambda: {
+            "train_fn": lambda temperature: sampled(),
+            "validation_data": tuple(list(data().values())[:2]),
+            "temperatures": (1.0, 0.1),
+            "verbose": 0,
+        },
+        errors=DIVERGED,
+        takes={"verbose": (bool,)},
+    ),
+    "find_learning_rate": Call(on_network(batch_size=4, num_steps=100), errors=DIVERGED),
     "warm_up_metric": Call(
         lambda: {
             "model": network(kl.RMSPropLangevin),
@@ -284,6 +312,15 @@ CALLS = {
         lambda: {"model": network(), "optimizer": network().optimizer, "spatial": "exact"}
     ),
     "untrack_statistics": Call(lambda: {"model": network()}),
+    "freeze_batch_normalization": Call(
+        lambda: {
+            "model": normalizing_network(),
+            "x": data()["x"],
+            "batch_size": 2,
+            "steps": 2,
+            "freeze": True,
+        }
+    ),
     # storage
     "Sample": Call(
         lambda: {
@@ -369,21 +406,39 @@ CALLS = {
         fixed(stddev=0.5, reduction="mean", name="loss", dtype="float32"),
         takes={**NO_NAME, "reduction": (NoneType,)},
     ),
+    "losses.StudentTNLL": Call(
+        fixed(df=3.0, reduction="mean", name="loss", dtype="float32"),
+        takes={**NO_NAME, "reduction": (NoneType,), "df": (NoneType,)},
+    ),
+    **{
+        f"losses.{name}": Call(
+            fixed(reduction="mean", name="loss", dtype="float32"),
+            takes={**NO_NAME, "reduction": (NoneType,)},
+        )
+        for name in ("BetaNLL", "NegativeBinomialNLL")
+    },
     "schedules.PolynomialDecay": Call(fixed(scale=0.1, offset=10.0, power=0.6)),
     "schedules.CyclicalCosine": Call(
         fixed(initial_learning_rate=0.1, cycle_steps=10, exploration=0.5)
     ),
     "priors.ByPattern": Call(lambda: {"priors": {".*": kl.priors.Normal(1.0)}}),
-    "priors.FanInNormal": Call(fixed(scale=10.0, bias_stddev=1.0)),
+    "priors.FanInNormal": Call(fixed(scale=10.0, bias_stddev=1.0, embedding_stddev=0.5)),
     "priors.Flat": Call(dict),
     "priors.HierarchicalNormal": Call(fixed(concentration=1.0, rate=1.0, mean=0.0)),
     "priors.Laplace": Call(fixed(scale=1.0, mean=0.0)),
+    "priors.LayerwiseNormal": Call(
+        fixed(output_stddev=10.0, hidden_scale=2.0, bias_stddev=1.0, embedding_stddev=0.5)
+    ),
     "priors.Normal": Call(fixed(stddev=1.0, mean=0.0)),
     "priors.StudentT": Call(fixed(df=4.0, scale=1.0, mean=0.0)),
     "priors.TFPDistribution": Call(lambda: {"distribution": distribution()}, needs_tensorflow=True),
+    "priors.describe": Call(lambda: {"model": network()}),
     "priors.get": Call(lambda: {"prior": kl.priors.Normal(1.0)}),
     # metrics
-    "preconditioners.Averaging": Call(fixed(rate=0.5, floor=0.01, lagged=True, freeze_after=10)),
+    "preconditioners.Averaging": Call(
+        fixed(rate=0.5, floor=0.01, lagged=True, freeze_after=10),
+        takes={"freeze_after": (NoneType,)},
+    ),
     "preconditioners.AveragingPreconditioner": Call(fixed(**AVERAGE)),
     "preconditioners.BatchNormalization": Call(fixed(**INPUTS)),
     "preconditioners.DenseFisher": Call(fixed(num_draws=2, **FISHER), takes=NUMBER_OR_MSE),
@@ -456,6 +511,7 @@ MADE_BY_THE_PACKAGE = {
     "SamplerProtocol",
     "CorruptSampleError",
     "StorageError",
+    "TemperatureChoice",
     "WriteConflictError",
     "calibration.ReliabilityCurve",
     "calibration.RiskCoverageCurve",

@@ -328,7 +328,8 @@ class Task:
     def restartable(self, sampler, setting, learning_rate):
         classes = {"SGLD": kl.SGLD, "RMSProp": kl.RMSPropLangevin, "BNP": kl.BNPLangevin}
         arguments = bnp_arguments(setting) if sampler == "BNP" else {}
-        chosen = classes[sampler](learning_rate, num_data=len(self.train[0]), seed=0, **arguments)
+        prior, n = kl.priors.FanInNormal(10.0), len(self.train[0])
+        chosen = classes[sampler](learning_rate, num_data=n, prior=prior, seed=0, **arguments)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         return Restartable(self.network, chosen, loss)
 

@@ -40,6 +40,7 @@ from keras import ops
 
 import keras_langevin as kl
 from examples.studies.common import pages
+from examples.studies.common.batches import shuffled_batches
 from examples.studies.common.r_hat import NOTE, OLD, r_hat_of
 from examples.studies.common.results import Results
 from examples.studies.common.tables import table
@@ -208,17 +209,6 @@ def published_rows(folder, split):
     return {"train": train[first:], "validation": train[:first], "test": test}
 
 
-def batches(x, y, batch_size, seed):
-    """Without end: one shuffled pass over the data after the other, and no row is left out."""
-    generator = np.random.default_rng(seed)
-    rows = np.empty(0, int)
-    while True:
-        while len(rows) < batch_size:
-            rows = np.concatenate([rows, generator.permutation(len(x))])
-        now, rows = rows[:batch_size], rows[batch_size:]
-        yield x[now], y[now]
-
-
 # ------------------------------------------------------------------------------------ the methods
 
 
@@ -338,7 +328,7 @@ def sampled(problem, method, split, rate, budget, weights):
         model = trainer.from_weights(weights[chain], iteration=chain * 2 * steps)  # whole cycles
         sampler = kl.PosteriorSampler(burn_in, thinning, unit="step", chain=chain)
         history = model.fit(
-            batches(x, y, batch_size, seed=(split, chain)),
+            shuffled_batches(x, y, batch_size, seed=(split, chain)),
             steps_per_epoch=2 * steps,
             callbacks=[sampler],
             shuffle=False,

@@ -69,16 +69,10 @@ def regression(name, train, test, epochs):
     )
 
 
-def dense_network(features, outputs):
-    width = 100 if features > 500 else 50
-    return keras.Sequential(
-        [
-            keras.Input((features,)),
-            keras.layers.Dense(width, activation="relu"),
-            keras.layers.Dense(width, activation="relu"),
-            keras.layers.Dense(outputs),
-        ]
-    )
+def dense_network(features, outputs, widths=None):
+    widths = widths or [100 if features > 500 else 50] * 2
+    hidden = [keras.layers.Dense(width, activation="relu") for width in widths]
+    return keras.Sequential([keras.Input((features,)), *hidden, keras.layers.Dense(outputs)])
 
 
 def convolutional_network():

@@ -40,6 +40,7 @@ SAMPLERS = {
 VARIANTS = {
     "default": {},
     "Normal(1)": {"prior": kl.priors.Normal(1.0)},
+    "FanInNormal(10)": {"prior": kl.priors.FanInNormal(10.0)},
     "FanInNormal(2)": {"prior": kl.priors.FanInNormal(2.0)},
     "FanInNormal(20)": {"prior": kl.priors.FanInNormal(20.0)},
     "no clip": {"drift_clip": float("inf")},
@@ -121,7 +122,8 @@ def adam_point(problem, seed):
     return {"nll": test_loss(model, problem), "epochs": epochs, "seconds": seconds}
 
 
-def posterior(problem, sampler_class, arguments, seed):
+def posterior(problem, sampler_class, arguments, seed, kept=None):
+    """The row of a run; a dictionary `kept` is given its `ensemble`."""
     optimizer = sampler_class("auto", num_data=len(problem.train[0]), **arguments)
     model = compiled(problem, optimizer, seed)
     sampler = kl.PosteriorSampler(burn_in=problem.epochs // 2)
@@ -133,9 +135,12 @@ def posterior(problem, sampler_class, arguments, seed):
         return {"diverged": True, "nll": None, "epochs": sampler.epochs_seen, "seconds": seconds}
     seconds = time.perf_counter() - start
     logs = model.history.history
+    ensemble = sampler.ensemble()
+    if kept is not None:
+        kept["ensemble"] = ensemble
     return {
         "diverged": False,
-        "nll": test_loss(sampler.ensemble(), problem),
+        "nll": test_loss(ensemble, problem),
         "last_point_nll": test_loss(model, problem),
         "epochs": problem.epochs,
         "members": len(sampler.samples),

@@ -1,20 +1,19 @@
-"""Losses that are exact negative log densities, so that the posterior is well defined."""
+"""Real numbers with Gaussian noise."""
 
 import math
 
 import keras
 from keras import ops
 
-from keras_langevin import arguments, keras_arguments
+from keras_langevin import arguments
+from keras_langevin.losses.base import NegativeLogLikelihood, sum_of_units
+from keras_langevin.losses.targets import aligned_targets, split_parts
 
-__all__ = ["GaussianNLL"]
-
-REDUCTIONS = ("sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None)
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @keras.saving.register_keras_serializable("keras_langevin")
-class GaussianNLL(keras.losses.Loss):
+class GaussianNLL(NegativeLogLikelihood):
     """Negative log density of a Gaussian, in nats, summed over the last axis.
 
     -log p(y | x) = Σ_i ½ ((y_i - mean_i) / σ_i)² + log σ_i + ½ log 2π
@@ -33,7 +32,7 @@ class GaussianNLL(keras.losses.Loss):
         dtype: As in every Keras loss.
 
     Call arguments:
-        y_true: Shape `(batch, ..., d)`.
+        y_true: Shape `(batch, ..., d)`; for d = 1 also `(batch, ...)`.
         y_pred: Shape `(batch, ..., d)` with `stddev`, `(batch, ..., 2 d)` without.
 
     Raises:
@@ -58,28 +57,19 @@ class GaussianNLL(keras.losses.Loss):
         name: str = "gaussian_nll",
         dtype=None,
     ):
-        super().__init__(
-            name=keras_arguments.keras_name("name", name),
-            reduction=arguments.one_of("reduction", reduction, REDUCTIONS),
-            dtype=keras_arguments.float_dtype("dtype", dtype),
-        )
+        super().__init__(reduction, name, dtype)
         self.stddev = None if stddev is None else arguments.width("stddev", stddev)
 
     def call(self, y_true, y_pred):
         if self.stddev is None:
             mean, log_stddev = split_mean_and_log_scale(y_pred)
         else:
-            mean, log_stddev = y_pred, math.log(self.stddev)
-        check_same_shape(y_true, mean)
-        return -gaussian_log_density(y_true, mean, log_stddev)
+            mean, log_stddev = y_pred, ops.full_like(y_pred, math.log(self.stddev))
+        log_densities = gaussian_log_densities(aligned_targets(y_true, mean), mean, log_stddev)
+        return -sum_of_units(log_densities)
 
     def get_config(self):
         return {**super().get_config(), "stddev": self.stddev}
-
-
-def gaussian_log_density(y, mean, log_stddev):
-    """log N(y; mean, σ²) summed over the last axis, constants included."""
-    return ops.sum(gaussian_log_densities(y, mean, log_stddev), axis=-1)
 
 
 def gaussian_log_densities(y, mean, log_stddev):
@@ -90,20 +80,5 @@ def gaussian_log_densities(y, mean, log_stddev):
 
 def split_mean_and_log_scale(outputs):
     """The two halves of the last axis."""
-    width = outputs.shape[-1]
-    if width is None or width % 2:
-        raise ValueError(
-            "The last axis of the outputs must have an even length, the means and then as many "
-            f"log scales. Received: outputs.shape={tuple(outputs.shape)}. Give the last layer two "
-            "units for each target, or use `GaussianNLL(stddev=...)`."
-        )
-    return outputs[..., : width // 2], outputs[..., width // 2 :]
-
-
-def check_same_shape(y, mean):
-    if len(y.shape) != len(mean.shape) or y.shape[-1] != mean.shape[-1]:
-        raise ValueError(
-            "The targets must have the shape of the predicted means. Received: "
-            f"y.shape={tuple(y.shape)}, mean.shape={tuple(mean.shape)}. Use `y[:, None]` for one "
-            "number per example."
-        )
+    names = ("means", "log scales")
+    return split_parts(outputs, names, ", or use `GaussianNLL(stddev=...)`")

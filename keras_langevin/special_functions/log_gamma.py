@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_langevin.arguments import real_array
+from keras_langevin.special_functions.bounds import no_less_than
 
 _SHIFT = 8  # the series is exact to float32 from here on
 
@@ -45,6 +46,22 @@ def log_gamma(x):
     for k in range(1, _SHIFT):
         product = product * (small + k)
     z = ops.where(is_small, x + _SHIFT, x)
-    series = (1 / 12 - (1 / 360 - 1 / (1260 * z * z)) / (z * z)) / z
-    stirling = (z - 0.5) * ops.log(z) - z + 0.5 * math.log(2 * math.pi) + series
+    stirling = (z - 0.5) * ops.log(z) - z + 0.5 * math.log(2 * math.pi) + _series(z)
     return stirling - ops.where(is_small, ops.log(product), ops.zeros_like(x))
+
+
+def log_rising(x, y):
+    """log Γ(x + y) - log Γ(x) of tensors x > 0 and y >= 0, which keeps its digits for large x.
+
+    The two logarithms of a large x are of the size x log x, their difference of y log x.
+    """
+    large = no_less_than(float(_SHIFT), x)
+    total = large + y
+    difference = (large - 0.5) * ops.log1p(y / large) + y * (ops.log(total) - 1)
+    difference = difference + _series(total) - _series(large)
+    return ops.where(x < _SHIFT, log_gamma(x + y) - log_gamma(x), difference)
+
+
+def _series(z):
+    """Of Stirling, what it adds to (z - ½) log z - z + ½ log 2π."""
+    return (1 / 12 - (1 / 360 - 1 / (1260 * z * z)) / (z * z)) / z
