@@ -3,9 +3,8 @@
 import numpy as np
 from keras import ops, tree
 
-from keras_langevin.ensemble.model import BayesianEnsembleModel
+from keras_langevin.ensemble.member_scores import MemberScores
 from keras_langevin.keras_internals import set_mask
-from keras_langevin.storage.stack_samples import stack_samples
 
 
 class RunningEnsemble:
@@ -16,8 +15,7 @@ class RunningEnsemble:
     """
 
     def __init__(self, model):
-        self._model = model
-        self._member = None
+        self._scores = MemberScores(model)
         self.forget()
 
     def forget(self):
@@ -32,12 +30,12 @@ class RunningEnsemble:
             weights: Mapping from weight name to array.
             batches: Iterable of `(x, y, sample_weight)`, the same every time.
         """
-        self._become(weights)
+        self._scores.become(weights)
         labels, averages = [], []
         for index, (x, y, sample_weight) in enumerate(batches):
             self._check_labels(index, y)
             labels.append((y, sample_weight))
-            averages.append(self._averaged(index, self._predict(x, y)))
+            averages.append(self._averaged(index, self._scores.scores(x, y)))
         if not labels or (self._labels and len(self._labels) != len(labels)):
             raise ValueError(
                 "Validation data must have the same batches every time. Received: "
@@ -48,7 +46,7 @@ class RunningEnsemble:
 
     def results(self):
         """`loss` and the metrics of the model, by name, as `BayesianEnsembleModel.evaluate`."""
-        member = self._member
+        member = self._scores.member
         member.reset_metrics()
         metrics, loss, count = {}, 0.0, 0
         for (y, sample_weight), average in zip(self._labels, self._averages, strict=True):
@@ -59,18 +57,6 @@ class RunningEnsemble:
             metrics = member.update_metrics(y, scores, sample_weight)
         metrics = {name: float(value) for name, value in metrics.items() if name != "loss"}
         return {"loss": loss / count, **metrics}
-
-    def _become(self, weights):
-        if self._member is None:
-            self._member = BayesianEnsembleModel(self._model, [weights])
-        else:
-            _, stacks = stack_samples(self._model, [weights])
-            self._member.set_weights(list(stacks))
-
-    def _predict(self, x, y):
-        """A `score`, NumPy, for each output."""
-        view = self._member.view("running", self._member.scores)
-        return view.predict_on_batch({"x": x, "y": y})
 
     def _averaged(self, index, new):
         """With the members before; log densities by a running log-mean-exp."""

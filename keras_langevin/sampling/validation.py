@@ -1,24 +1,11 @@
 """The ensemble's validation metrics while `fit` still samples it."""
 
-import types
-
-import keras
-
-from keras_langevin.arguments import integer, shorten
 from keras_langevin.ensemble import RunningEnsemble
-from keras_langevin.keras_internals import (
-    data_batches,
-    has_validation_data,
-    is_endless,
-    validates_on_generator,
-    validation_batches_of_fit,
-)
-from keras_langevin.sampling.posterior_sampler import checked_sampler
-from keras_langevin.training_data import training_data
+from keras_langevin.sampling.held_out import HeldOutCallback
 from keras_langevin.weights import weight_values
 
 
-class EnsembleValidation(keras.callbacks.Callback):
+class EnsembleValidation(HeldOutCallback):
     """Logs how good the ensemble of the samples stored so far is on validation data.
 
     At the end of every epoch it adds `val_ensemble_loss`, the negative log predictive density in
@@ -73,30 +60,16 @@ class EnsembleValidation(keras.callbacks.Callback):
     """
 
     def __init__(self, sampler, validation_data=None, batch_size=None):
-        super().__init__()
-        self.sampler = checked_sampler(sampler)
-        self.validation_data = _checked_data(validation_data)
-        if batch_size is not None:
-            batch_size = integer("batch_size", batch_size, at_least=1)
-        self.batch_size = batch_size
+        super().__init__(sampler, validation_data, batch_size)
         self._running, self._members = None, []
 
     def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
         self._running, self._members = None, []
-        if self.validation_data is None and validates_on_generator(self.model):
-            raise ValueError(
-                "`EnsembleValidation` reads the validation data for every sample. Received: "
-                "`fit(validation_data=...)` with a generator, which can be read once. Pass arrays "
-                "or a dataset, to `fit` or as `EnsembleValidation(sampler, validation_data)`."
-            )
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._epochs_seen = self.sampler.epochs_seen
 
     def on_epoch_end(self, epoch, logs=None):
-        self._check_order()
-        if self.validation_data is None and validation_batches_of_fit(self.model) is None:
-            self._check_there_are_some()
+        super().on_epoch_end(epoch, logs)
+        if not self.has_data():
             return
         self._running = self._running or RunningEnsemble(self.model)
         self._add_members()
@@ -110,51 +83,10 @@ class EnsembleValidation(keras.callbacks.Callback):
             self._running.forget()
             self._members = []
         if not stored:
-            self._running.add(weight_values(self.model), self._batches())
+            self._running.add(weight_values(self.model), self.batches())
         for index, position in enumerate(stored):
             if position not in self._members:
                 if not self._members:
                     self._running.forget()  # the present weights
-                self._running.add(store[index], self._batches())
+                self._running.add(store[index], self.batches())
                 self._members.append(position)
-
-    def _batches(self):
-        if self.validation_data is not None:
-            return data_batches(self.validation_data, self.batch_size)
-        return validation_batches_of_fit(self.model)
-
-    def _check_there_are_some(self):
-        if not has_validation_data(self.model):
-            raise ValueError(
-                "`EnsembleValidation` must have data to validate on. Received: no validation data, "
-                "in `fit` nor here. Pass `fit(..., validation_data=(x, y))`."
-            )
-
-    def _check_order(self):
-        if self.sampler.epochs_seen == self._epochs_seen:
-            raise ValueError(
-                "The sampler must be among the callbacks of `fit`, before its "
-                "`EnsembleValidation`. Received: an epoch that the sampler has not seen. Use "
-                "`callbacks=[sampler, kl.EnsembleValidation(sampler)]`."
-            )
-
-
-def _checked_data(data):
-    """A tuple of arrays, a dataset or None, as they are."""
-    if isinstance(data, tuple) and len(data) in (2, 3) and data[1] is not None:
-        training_data(*data)
-        return data
-    is_other = isinstance(data, (tuple, list, dict, types.GeneratorType)) or hasattr(data, "shape")
-    try:
-        if data is not None and not is_other:
-            data_batches(data)
-            is_other = is_endless(data)
-    except Exception:  # whatever the adapters of Keras may raise
-        is_other = True
-    if is_other:
-        raise ValueError(
-            "`validation_data` must be `(x, y)` or `(x, y, sample_weight)` of arrays, or a dataset "
-            "that ends and can be read again, such as `dataset.take(10)`. Received: "
-            f"validation_data={shorten(data)}"
-        )
-    return data
