@@ -218,13 +218,13 @@ class StopTogether:
     def __init__(self):
         self._epochs = {}  # of the callbacks that run, the last that each has ended
         self._model = self._held_out = self._rule = None
-        self._found = None, None  # the epoch and the chains, and what was found there
+        self._found = None, (), None  # an epoch, the chains that took part, what they `Found`
 
     def begin(self, callback):
         """A `fit` begins with the callback."""
         if not self._epochs:
             self._model = self._held_out = self._rule = None
-            self._found = None, None
+            self._found = None, (), None
         self._epochs[callback] = None
 
     def end(self, callback):
@@ -242,15 +242,14 @@ class StopTogether:
         """What the chains that run with the callback's have `Found` in this epoch."""
         is_first = self._epochs[callback] is None
         self._epochs[callback] = epoch
-        chains = [
-            chain
-            for chain, last in self._epochs.items()
-            if (is_first if last is None else abs(last - epoch) <= 1)
-        ]
-        key = epoch, tuple(map(id, chains))
-        if self._found[0] != key:
-            self._found = key, self._look(callback, chains)
-        return self._found[1]
+        if self._found[0] != epoch or callback not in self._found[1]:
+            chains = [
+                chain
+                for chain, last in self._epochs.items()
+                if (is_first if last is None else abs(last - epoch) <= 1)
+            ]
+            self._found = epoch, chains, self._look(callback, chains)
+        return self._found[2]
 
     def _look(self, callback, chains):
         common = set.intersection(*(set(chain.scores) for chain in chains))
