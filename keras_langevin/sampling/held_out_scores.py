@@ -97,28 +97,44 @@ def _as_wide(mask, like):
 
 
 def _some_examples(read, most):
-    """Up to `most` of them, chosen at random, in batches as large as their shapes permit."""
-    total = sum(map(num_examples, read()))
-    chosen = np.sort(np.random.default_rng(0).permutation(total)[:most])
-    parts, start = [], 0
+    """Up to `most` of them, chosen at random, in batches as large as their shapes permit; of what
+    NumPy does not hold, whole batches until there are so many."""
+    sizes, are_arrays = [], True
     for batch in read():
-        end = start + num_examples(batch)
-        here = chosen[(chosen >= start) & (chosen < end)] - start
-        start = end
-        if len(here):
-            parts.append(rows(batch, here))
+        sizes.append(num_examples(batch))
+        are_arrays = are_arrays and _is_numpy(batch)
+    parts = []
+    for batch, chosen in zip(read(), _chosen(sizes, most, are_arrays), strict=True):
+        if chosen.all():
+            parts.append(batch)
+        elif chosen.any():
+            parts.append(rows(batch, np.flatnonzero(chosen)))
+    if not are_arrays:
+        return parts
     groups = (list(group) for _, group in itertools.groupby(parts, _shapes))
-    return [batch for group in groups for batch in _joined(group)]
+    return [tuple(map(joined, zip(*group, strict=True))) for group in groups]
+
+
+def _chosen(sizes, most, are_arrays):
+    """For each batch booleans, one an example."""
+    generator, count = np.random.default_rng(0), 0
+    found = [np.zeros(size, bool) for size in sizes]
+    if are_arrays:
+        flat = np.zeros(sum(sizes), bool)
+        flat[generator.permutation(len(flat))[:most]] = True
+        return np.split(flat, np.cumsum(sizes)[:-1])
+    for index in generator.permutation(len(sizes)):
+        found[index][:] = count < most
+        count += sizes[index]
+    return found
+
+
+def _is_numpy(batch):
+    return all(a is None or isinstance(a, np.ndarray) for a in keras.tree.flatten(batch))
 
 
 def _shapes(batch):
-    return [a if a is None else (type(a), a.shape[1:]) for a in keras.tree.flatten(batch)]
-
-
-def _joined(batches):
-    if any(not isinstance(a, np.ndarray | None) for a in keras.tree.flatten(batches)):
-        return batches  # sparse and ragged ones
-    return [tuple(map(joined, zip(*batches, strict=True)))]
+    return [a if a is None else a.shape[1:] for a in keras.tree.flatten(batch)]
 
 
 def _some_numbers(found):

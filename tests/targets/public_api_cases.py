@@ -234,6 +234,20 @@ CALLS = {
             "batch_size": 4,
         }
     ),
+    "StopWhenEnough": Call(
+        lambda: {
+            "sampler": kl.PosteriorSampler(1),
+            "validation_data": (data()["x"], data()["y"]),
+            "min_gain": 0.1,
+            "alpha": 0.1,
+            "max_r_hat": 1.1,
+            "min_effective_samples": 10.0,
+            "num_examples": 50,
+            "batch_size": 4,
+            "together": kl.StopTogether(),
+        }
+    ),
+    "StopTogether": Call(dict),
     "RandomBatches": Call(
         at(data, batch_size=4, batches_per_epoch=2, seed=0),
         takes=dict.fromkeys(("x", "y", "sample_weight"), (str,)),

@@ -26,7 +26,7 @@ from examples.studies.default_settings import data
 from examples.studies.ten_problems import ten_problems
 
 NAMES = ["digits", "airfoil", "bike", "power_plant", "kin8nm", "adult", "mnist"]
-BUDGET = 200  # samples of the fixed run
+BUDGET = 400  # samples of the fixed run
 
 
 def main():
@@ -78,7 +78,8 @@ def both(problem, seed, budget):
 
 def one(problem, rest, seed, budget, held_out, stops):
     """What a run gave, and the log density of each test example."""
-    model = ten_problems.compiled(problem, kl.QDOPLangevin(num_data=len(rest[0])), seed)
+    optimizer = kl.QDOPLangevin(num_data=len(rest[0]), seed=seed)  # the same noise in both runs
+    model = ten_problems.compiled(problem, optimizer, seed)
     burn_in = problem.epochs // 2
     sampler = kl.PosteriorSampler(burn_in=burn_in)
     callbacks = [sampler, kl.StopWhenEnough(sampler, held_out)] if stops else [sampler]
