@@ -40,7 +40,8 @@ from keras_langevin.sampling.chain_folders import ChainContext
 from keras_langevin.sampling.chains import ChainError, sample_chains
 from keras_langevin.sampling.monitor import SamplingMonitor
 from keras_langevin.sampling.posterior_sampler import PosteriorSampler
-from keras_langevin.sampling.stop_when_enough import StopTogether, StopWhenEnough
+from keras_langevin.sampling.stop_together import StopTogether
+from keras_langevin.sampling.stop_when_enough import StopWhenEnough
 from keras_langevin.sampling.temperature_choice import TemperatureChoice, choose_temperature
 from keras_langevin.sampling.validation import EnsembleValidation
 from keras_langevin.statistics import track_statistics, untrack_statistics
