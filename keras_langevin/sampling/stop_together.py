@@ -16,6 +16,22 @@ from keras_langevin.sampling.stopping_rule import (
 )
 
 FEWEST_DRAWS = 4  # for R-hat
+GROWTH = 1.05  # of the samples from one measurement to the next, which takes tens of milliseconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What the samples are worth at the end of an epoch. NaN where there are too few."""
+
+    num_samples: int
+    num_chains: int
+    r_hat: float
+    effective_samples: float
+    gain_left: float
+    is_enough: bool
+
+
+NOTHING = Found(0, 1, math.nan, math.nan, math.nan, False)
 
 
 class StopTogether:
@@ -55,7 +71,8 @@ class StopTogether:
     def _forget(self):
         self._epochs = {}  # of the callbacks that run, the last that each has ended, or None
         self._rule = None
-        self._found = None, (), None  # an epoch, the chains that took part, what they `Found`
+        self._found = None, (), NOTHING  # an epoch, the chains that took part, what they `Found`
+        self._age = 0.0  # of the last measurement
 
     def begin(self, callback):
         """A `fit` begins with the callback. Those in step with it have not ended an epoch either;
@@ -91,14 +108,22 @@ class StopTogether:
                 for chain, last in self._epochs.items()
                 if (is_first if last is None else abs(last - epoch) <= 1)
             ]
-            self._found = epoch, chains, self._look(callback, chains)
+            self._found = epoch, chains, self._measured(callback, chains)
         return self._found[2]
 
-    def _look(self, callback, chains):
+    def _measured(self, callback, chains):
+        """`Found` as it was before, until there are 5 % more samples."""
         common = set.intersection(*(set(chain.scores) for chain in chains))
-        positions, length = sorted(common), len(common)
-        if length < FEWEST_DRAWS:
+        if len(common) < FEWEST_DRAWS:
             return NOTHING
+        age = callback.age(max(common))
+        if age < GROWTH * self._age:
+            return self._found[2]
+        self._age = age
+        return self._measure(callback, chains, sorted(common))
+
+    def _measure(self, callback, chains, positions):
+        length = len(positions)
         scores = [[chain.scores[position] for position in positions] for chain in chains]
         draws = [np.stack([s.predictions for s in chain]) for chain in scores]
         of_chains = _effective_samples(draws)
@@ -122,24 +147,9 @@ class StopTogether:
         is_enough = (
             has_settled
             and found.effective_samples >= callback.min_effective_samples
-            and self._rule.says_enough(callback.age(positions[-1]), gains)
+            and self._rule.says_enough(self._age, gains)
         )
         return dataclasses.replace(found, is_enough=is_enough)
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """What the samples are worth at the end of an epoch. NaN where there are too few."""
-
-    num_samples: int
-    num_chains: int
-    r_hat: float
-    effective_samples: float
-    gain_left: float
-    is_enough: bool
-
-
-NOTHING = Found(0, 1, math.nan, math.nan, math.nan, False)
 
 
 def _effective_samples(draws):

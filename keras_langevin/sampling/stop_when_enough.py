@@ -23,10 +23,10 @@ class StopWhenEnough(HeldOutCallback):
       held-out examples would gain less than `min_gain` nats an example.
 
     At the end of every epoch it adds `val_r_hat`, `val_effective_samples` and `val_gain_left`, the
-    estimate of that gain in nats, to the logs; NaN while there are too few samples (4, and 16 for
-    the gain). Put it behind the sampler and before `CSVLogger`. Every sample is evaluated once, and
-    none is dropped. What is stored when it stops is what the sampler would have stored by then;
-    `EarlyStopping` is not needed beside it.
+    estimate of that gain in nats, to the logs, measured anew each time there are 5 % more samples;
+    NaN while there are too few (4, and 16 for the gain). Put it behind the sampler and before
+    `CSVLogger`. Every sample is evaluated once, and none is dropped: those stored when it stops are
+    those that the sampler would have stored by then.
 
     Args:
         sampler: The `kl.PosteriorSampler` of the same `fit`, with all of its arguments.
