@@ -81,9 +81,10 @@ class StopWhenEnough(HeldOutCallback):
     are 16 samples, and again each time there are a quarter more, L = 16 times in a `fit` at most,
     where R-hat and effective samples, which know no labels, permit. With n < 7.5/g examples an
     example counts as n g/15 at most: that few of them would gain much more cannot be told from so
-    few. What the test does not cover is the luck of the chain. In chains simulated with 20
-    effective samples or more h was on average 0.8 to 1.1 of what was lacking; where all predictions
-    rise and fall as one, single chains are off by half.
+    few. What the test does not cover is where the chain has yet to go, for which R-hat and
+    effective samples stand, and the luck of the chain. In chains simulated with 20 effective
+    samples or more h was on average 0.8 to 1.1 of what was lacking; where all predictions rise and
+    fall as one, single chains are off by half.
 
     References:
         The test of "what more samples add" is this package's own. Its tools: I. Waudby-Smith,

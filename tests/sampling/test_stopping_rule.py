@@ -1,8 +1,11 @@
 """The test for what more samples would gain: what it estimates, and how often it is wrong."""
 
+import itertools
+
 import numpy as np
 import pytest
 
+from keras_langevin.diagnostics import effective_sample_size
 from keras_langevin.sampling import stopping_rule
 from keras_langevin.sampling.stopping_rule import (
     GROWTH,
@@ -136,3 +139,23 @@ def test_the_evidence_against_what_is_true_is_one_on_average():
     ]
     assert np.mean(found) <= 1 + 4 * np.std(found) / len(found) ** 0.5
     assert np.mean(found) > 0.3  # and is no bet that is lost from the start
+
+
+@pytest.mark.law
+def test_what_is_left_is_right_for_chains_of_samples_that_resemble_each_other():
+    """Densities driven by 50 numbers, each of which keeps 0.7 of itself; m_eff is measured."""
+    rng, keeps, found, lacking = np.random.default_rng(0), 0.7, [], []
+    for _ in range(20):
+        slopes = rng.normal(size=(300, 50)) * (0.2 / 50) ** 0.5
+        drivers = rng.normal(size=(250, 50))
+        for before, now in itertools.pairwise(drivers):
+            now *= (1 - keeps**2) ** 0.5
+            now += keeps * before
+        draws = drivers @ slopes.T
+        size = np.median(effective_sample_size(draws[:, :40], kind="bulk"))
+        found.append(np.mean(gain_left(draws[None], [size])))
+        mean = np.log(np.mean(np.exp(draws), axis=0))
+        lacking.append(np.mean(0.5 * np.sum(slopes**2, axis=1) - mean))
+    error = np.std(lacking) / len(lacking) ** 0.5
+    assert np.mean(found) == pytest.approx(np.mean(lacking), abs=0.2 * np.mean(found) + 3 * error)
+    assert 250 * np.mean(found) > 3 * 0.5 * 0.2  # and not that of independent samples

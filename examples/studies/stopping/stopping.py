@@ -1,10 +1,12 @@
 """How much of a fixed budget does `kl.StopWhenEnough` save, and what does it lose?
 
     python -m examples.studies.stopping.stopping --data-dir DIR  a quarter of an hour
-    python -m examples.studies.stopping.stopping --report        the table alone
+    python -m examples.studies.stopping.stopping --data-dir DIR --warm-start  the same
+    python -m examples.studies.stopping.stopping --report        the tables alone
 
 On each data set `QDOPLangevin(num_data=N)` with all defaults, one chain, a sample an epoch, runs to
-the end of a fixed budget. Callbacks with several limits stand beside it and note when they would
+the end of a fixed budget; from random weights, or from where Adam has trained it for as many epochs
+as are burn-in. Callbacks with several limits stand beside it and note when they would
 have stopped it: up to there a run that stops is the same, since nothing random hangs on the
 callback. Their validation data are a fifth of the training data, which is not trained on. Test data
 are seen by none. Each run appends a line to the results file; what is in it is not run again.
@@ -33,6 +35,7 @@ LIMITS = {
     "the test alone": {"max_r_hat": None, "min_effective_samples": 0},
 }
 DEFAULT = next(iter(LIMITS))
+STARTS = ["random weights", "Adam"]
 
 
 def main():
@@ -51,6 +54,7 @@ def arguments():
     parser.add_argument("--problems", default=",".join(NAMES), help="comma-separated names")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--budget", type=int, default=BUDGET, help="samples of the fixed run")
+    parser.add_argument("--warm-start", action="store_true", help="trained by Adam before")
     parser.add_argument("--results", type=Path, default=Path("demo_output/stopping.jsonl"))
     parser.add_argument("--report", action="store_true", help="run nothing")
     return parser.parse_args()
@@ -58,8 +62,9 @@ def arguments():
 
 def run(name, seed, options, results):
     problem = data.load(name, options.data_dir, seed)
-    key = {"problem": name, "seed": seed, "budget": options.budget}
-    results.run(watched, problem, seed, options.budget, **key)
+    start = STARTS[options.warm_start]
+    key = {"problem": name, "seed": seed, "budget": options.budget, "start": start}
+    results.run(watched, problem, seed, options.budget, options.warm_start, **key)
 
 
 class Watching(kl.StopWhenEnough):
@@ -74,14 +79,17 @@ class Watching(kl.StopWhenEnough):
         self.model.stop_training = False
 
 
-def watched(problem, seed, budget):
+def watched(problem, seed, budget, is_warm):
     """The row of a run of the whole budget."""
     cut, burn_in = len(problem.train[0]) // 5, problem.epochs // 2
     held_out, rest = (
         tuple(a[part] for a in problem.train) for part in (slice(cut), slice(cut, None))
     )
     optimizer = kl.QDOPLangevin(num_data=len(rest[0]), seed=seed)
-    model = ten_problems.compiled(problem, optimizer, seed)
+    model = ten_problems.compiled(problem, "adam" if is_warm else optimizer, seed)
+    if is_warm:
+        ten_problems.fit(model, problem, rest, burn_in)
+        model.compile(optimizer, problem.loss(), jit_compile=True)
     sampler = kl.PosteriorSampler(burn_in=burn_in)
     watching = {name: Watching(sampler, held_out, **limit) for name, limit in LIMITS.items()}
     ten_problems.fit(model, problem, rest, burn_in + budget, [sampler, *watching.values()])
@@ -112,13 +120,22 @@ def first(densities, count):
 
 
 def report(rows):
-    """Markdown: a line a problem, means over seeds, with the default limits; then each limit."""
+    """Markdown: for each start a line a problem, means over seeds, with the default limits; then a
+    line for all limits."""
+    return "\n\n".join(report_of(start, rows) for start in STARTS)
+
+
+def report_of(start, rows):
+    rows = [row for row in rows if row["start"] == start]
+    if not rows:
+        return ""
     head = ["problem", "held out", "seeds", "samples", "of sampling saved", "of all epochs saved"]
     head += ["NLL, whole budget", "NLL, stopped", "lost"]
     lines = [line(mine) for mine in ten_problems.by_problem(rows)]
     limits = ["limits", "samples saved", "stopped before the end", "lost, mean", "lost, worst run"]
     limits.append("lost more than 0.01 by two errors")
-    return f"{table(head, lines)}\n\n{table(limits, [summary(rows, name) for name in LIMITS])}\n"
+    tables = table(head, lines), table(limits, [summary(rows, name) for name in LIMITS])
+    return "\n\n".join([f"From {start}:", *tables])
 
 
 def line(rows):
