@@ -40,12 +40,15 @@ def test_default_settings_in_a_table(tmp_path):
     assert len(results.read_text().splitlines()) == 2
 
 
-def test_a_stopped_run_is_the_beginning_of_the_fixed_one(tmp_path):
+def test_where_runs_are_stopped_in_a_table(tmp_path):
     rows = tmp_path / "results.jsonl"
     arguments = ("--problems", "digits", "--seeds", 1, "--budget", 20, "--results", rows)
-    assert "| digits | 215 | 1 | 20 | 0 %" in run_module("studies.stopping.stopping", *arguments)
+    printed = run_module("studies.stopping.stopping", *arguments, "--warm-start")
+    assert "From Adam:" in printed and "| digits | 215 | 1 | 20 | 0 %" in printed
     (row,) = (json.loads(line) for line in rows.read_text().splitlines())
-    assert row["lost"] == 0.0 and row["stopped"]["val_r_hat"]  # it did not stop so early
+    stops = row["stops"].values()
+    assert min(stop["samples"] for stop in stops) >= 16
+    assert all(stop["lost"] == 0.0 for stop in stops if stop["samples"] == 20)
 
 
 def test_the_study_tunes_tests_and_reports(tmp_path):

@@ -50,6 +50,20 @@ def test_it_stops_and_says_so_once(capsys):
 
 
 @pytest.mark.neutral
+def test_a_run_that_stops_is_the_beginning_of_one_that_does_not():
+    found = []
+    for stops in (True, False):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(0)
+        sampler, model = kl.PosteriorSampler(burn_in=2), classifier()
+        callbacks = [sampler, *[kl.StopWhenEnough(sampler, HELD, **EASY)] * stops]
+        model.fit(X[:TRAIN], CLASSES[:TRAIN], 20, 22, callbacks=callbacks, verbose=0)
+        found.append([next(iter(sample.values())) for sample in sampler.samples])
+    assert len(found[0]) == 16 and len(found[1]) == 20
+    np.testing.assert_array_equal(found[0], found[1][:16])
+
+
+@pytest.mark.neutral
 @pytest.mark.parametrize(
     "change", [{"min_gain": 1e-4}, {"min_effective_samples": 1000}, {"max_r_hat": 1.0}]
 )

@@ -245,7 +245,8 @@ CALLS = {
             "num_examples": 50,
             "batch_size": 4,
             "together": kl.StopTogether(),
-        }
+        },
+        takes={"max_r_hat": (NoneType,)},
     ),
     "StopTogether": Call(dict),
     "RandomBatches": Call(
