@@ -9,7 +9,7 @@ QUICK := not law and not fuzz and not slow
 # it has done: none waits for the longest file, and what a file compiles once is compiled once.
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal --durations=15 $(PYTEST_ARGS)
 
-.PHONY: test test-all pages demo lint clean
+.PHONY: test test-ci test-all pages demo lint clean
 
 # The quick tests on JAX, which compiles fastest; on TensorFlow what is particular to it.
 test: lint
@@ -22,6 +22,13 @@ test-all: lint $(VENV)/torch
 	KERAS_BACKEND=jax $(PYTEST)
 	KERAS_BACKEND=tensorflow $(PYTEST) -m "backend or ($(QUICK) and not neutral)"
 	KERAS_BACKEND=torch $(PYTEST) -m "torch or ($(QUICK) and not neutral)"
+
+# What `.ci/run` calls: `test-all` without what takes longest, and on TensorFlow and torch without the
+# rooms that ask `keras.ops` alone.
+test-ci: lint $(VENV)/torch
+	KERAS_BACKEND=jax $(PYTEST) -m "not further"
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "(backend or ($(QUICK) and not neutral and not alike)) and not further"
+	KERAS_BACKEND=torch $(PYTEST) -m "(torch or ($(QUICK) and not neutral and not alike)) and not further"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -27,14 +27,19 @@ if os.environ.get("KERAS_LANGEVIN_MUTANT"):
 # Rooms of files, NumPy and words, in which no backend changes anything. Elsewhere a test is marked.
 NEUTRAL = ("calibration", "examples", "plotting", "storage")
 
+# Rooms of what is written in `keras.ops` and asks no more of a backend: CI runs them on JAX.
+ALIKE = ("diagnostics", "learning_rate", "predictive", "report")
+
 # Rooms of long chains and of clocks, where XLA must optimize what it compiles.
 OPTIMIZED = ("examples", "fuzz", "laws")
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if Path(item.fspath).parent.name in NEUTRAL:
-            item.add_marker("neutral")
+        room = Path(item.fspath).parent.name
+        for marker, rooms in (("neutral", NEUTRAL), ("alike", ALIKE)):
+            if room in rooms:
+                item.add_marker(marker)
 
 
 @pytest.hookimpl(tryfirst=True)

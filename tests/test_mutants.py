@@ -22,6 +22,7 @@ def test_what_it_changes_is_there(name):
 
 
 @pytest.mark.law
+@pytest.mark.further
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="the program runs on JAX")
 def test_they_are_caught():
     command = [sys.executable, mutants.__file__, "--only", "prior_forgotten", "checksum_ignored"]

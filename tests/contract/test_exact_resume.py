@@ -97,8 +97,7 @@ def run_to_the_end(folder, epochs, name, seed):
 
 def start(folder, epochs, name, seed):
     run = [sys.executable, "-m", "targets.resume_run", str(folder), str(epochs), name, str(seed)]
-    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    return subprocess.Popen(run, env=os.environ, cwd=TESTS, **quiet)
+    return subprocess.Popen(run, env=os.environ, cwd=TESTS, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.law

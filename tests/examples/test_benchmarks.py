@@ -7,8 +7,11 @@ import keras
 import pytest
 from targets.running import run_module
 
+from examples.benchmarks import planning
+
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.further,
     pytest.mark.skipif(keras.backend.backend() != "jax", reason="run on JAX alone"),
 ]
 
@@ -52,6 +55,13 @@ def test_memory_does_not_grow_with_the_samples(tmp_path):
 def test_chains_as_one_program_are_faster_than_one_after_another(tmp_path):
     seconds = {row["way"]: row["first"] for row in rows_of("many_chains", tmp_path)}
     assert seconds["one program"] < seconds["one after another"]
+
+
+def test_devices_of_a_chain_add_up_its_gradient():
+    """The numbers of a program that XLA compiled, on the page of plans."""
+    found = planning.measured("SGLD")
+    assert 1 <= found["added up"] < 1.01
+    assert 0 <= found["state"] < 0.01
 
 
 def test_time_grows_no_faster_than_size(tmp_path):

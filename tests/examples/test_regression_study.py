@@ -14,6 +14,7 @@ from examples.studies.momentum import regression
 
 
 @pytest.mark.slow
+@pytest.mark.further
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="run on JAX alone")
 def test_regression_study_runs_and_reports(tmp_path):
     results = tmp_path / "rows.jsonl"

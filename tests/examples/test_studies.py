@@ -29,6 +29,7 @@ def test_a_default_sampler_does_not_diverge_on_small_data(tmp_path):
     assert again
 
 
+@pytest.mark.further
 def test_default_settings_in_a_table(tmp_path):
     results = tmp_path / "results.jsonl"
     study = "studies.default_settings.default_settings"
@@ -40,6 +41,7 @@ def test_default_settings_in_a_table(tmp_path):
     assert len(results.read_text().splitlines()) == 2
 
 
+@pytest.mark.further
 def test_where_runs_are_stopped_in_a_table(tmp_path):
     rows = tmp_path / "results.jsonl"
     arguments = ("--problems", "digits", "--seeds", 1, "--budget", 20, "--results", rows)
@@ -51,6 +53,7 @@ def test_where_runs_are_stopped_in_a_table(tmp_path):
     assert all(stop["lost"] == 0.0 for stop in stops if stop["samples"] == 20)
 
 
+@pytest.mark.further
 def test_the_study_tunes_tests_and_reports(tmp_path):
     common = ["--results", tmp_path / "study.csv", "--only", "adam,qdop-cold,qdop-t0"]
     study = "studies.mnist.natural_langevin"
@@ -67,11 +70,13 @@ def test_the_study_tunes_tests_and_reports(tmp_path):
     assert (tmp_path / "study_nll.png").exists()
 
 
+@pytest.mark.further
 def test_batch_normalization_simulation(tmp_path):
     printed = run_module("studies.bnp.simulation", "--quick", "--results", tmp_path / "rows.jsonl")
     assert "| wide | BNP | 0 | 2.9 |" in printed + page_beside(tmp_path)
 
 
+@pytest.mark.further
 def test_natural_gradient_figures(tmp_path):
     study = "studies.natural_gradient.figures"
     printed = run_module(study, "--quick", "--results", tmp_path / "rows.jsonl")

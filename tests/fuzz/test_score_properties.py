@@ -118,5 +118,6 @@ def test_uncertainties_of_random_ensembles():
 
 
 @pytest.mark.fuzz
+@pytest.mark.further
 def test_uncertainties_of_many_random_ensembles():
     run_uncertainties(50, st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 4)))

@@ -60,6 +60,7 @@ def soaked(folder, steps, planted="nothing"):
     return json.loads(ran.stdout.splitlines()[-1])
 
 
+@pytest.mark.further
 def test_twenty_thousand_steps(tmp_path):
     found = soaked(tmp_path, 20_000)
     assert found["rate"] < MOST_BYTES

@@ -133,6 +133,7 @@ class InjectsToo(kl.NGD):
 
 
 @pytest.mark.law
+@pytest.mark.further
 @pytest.mark.parametrize("sampler", [kl.NGD, WithoutCompletion, InjectsToo])
 def test_ngd_with_a_structured_metric_has_the_exact_law_of_its_chain(sampler):
     """8,000 replicated regressions with minibatches of their own, against the fixed point of the
@@ -320,6 +321,7 @@ BERNOULLI = {
 
 
 @pytest.mark.law
+@pytest.mark.further
 @pytest.mark.parametrize("coordinates", ["logit", "probability"])
 @pytest.mark.parametrize("correction", BERNOULLI)
 def test_the_law_of_a_probability_in_two_coordinates(correction, coordinates):

@@ -334,6 +334,7 @@ def test_covariance_with_a_metric(scheme, temperature):
 
 
 @pytest.mark.law
+@pytest.mark.further
 @pytest.mark.parametrize("temperature", [1.0, 0.3])
 @both_schemes
 def test_covariance_with_a_metric_and_minibatches(scheme, temperature):

@@ -272,6 +272,7 @@ DIAGONAL_NOISE = 8.0 * np.logspace(-0.5, 0.5, 100)
 
 @needs_speed
 @slow
+@pytest.mark.further
 def test_preconditioning_removes_the_bias_of_anisotropic_noise():
     def run(**kwargs):
         optimizer = make(0.3, decoherence_length=1000.0, **kwargs)
@@ -303,6 +304,7 @@ def moving_average(monkeypatch):
 
 @needs_speed
 @slow
+@pytest.mark.further
 def test_successive_differences_beat_a_moving_average(monkeypatch):
     """Isotropic noise, so that any difference between the weights is the estimator's fault; in
     stiff directions the gradient itself changes as much as the noise does."""

@@ -6,6 +6,7 @@
 
 import functools
 import sys
+import time
 
 import keras
 import numpy as np
@@ -61,7 +62,8 @@ def run(folder, epochs, name="SGLD", shuffled_arrays=False, callbacks=(), **sche
 
 
 class Ready(keras.callbacks.Callback):
-    """Says once that an epoch is over, and with it all that takes long at the start."""
+    """Says once that an epoch is over, and with it all that takes long at the start. Epochs take
+    so long that no run is over before it is killed."""
 
     said = False
 
@@ -69,6 +71,7 @@ class Ready(keras.callbacks.Callback):
         if not self.said:
             print("ready", flush=True)
         self.said = True
+        time.sleep(0.04)
 
 
 class Stop(keras.callbacks.Callback):

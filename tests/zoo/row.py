@@ -10,6 +10,7 @@ import pytest
 EXAMPLES, BATCH = 24, 8
 ROWS = []
 QUICK = ("one member", "three lines")
+LONG = (pytest.mark.law, pytest.mark.further)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Row:
         refused: Words of the error that `fit` with a sampler begins with, None where it runs.
         warned: Words of a warning that `fit` begins with.
         everywhere: Which of `QUICK` are run with the quick tests of every backend, or True for
-            both; the others are run on JAX, with the laws.
+            both; the others are run on JAX, with the laws of `make test-all`.
     """
 
     make: Callable
@@ -83,10 +84,7 @@ def rows_here(test):
     assert test in QUICK
     backend = keras.backend.backend()
     own = [row for row in ROWS if backend in row.backends]
-    return [
-        pytest.param(row, id=row.name, marks=() if row.is_quick(test) else pytest.mark.law)
-        for row in own
-    ]
+    return [pytest.param(row, id=row.name, marks=() if row.is_quick(test) else LONG) for row in own]
 
 
 def floats(*shape):
