@@ -176,4 +176,6 @@ def test_a_dataset_of_words_is_reported():
     ensemble = BayesianEnsembleModel(model, draw(model), output="logits")
     y = np.array([0, 1, 1])
     report = ensemble.report(tf.data.Dataset.from_tensor_slices((x, y)).batch(2), verbose=0)
-    assert dict(report) == pytest.approx(dict(ensemble.report(x, y, verbose=0)), rel=1e-5)
+    expected = ensemble.report(x, y, verbose=0)
+    for name in ("accuracy", "negative_log_likelihood", "ece"):
+        assert report[name] == pytest.approx(expected[name], rel=1e-5)

@@ -85,9 +85,7 @@ def standardised(x, cut):
 
 def mnist(folder, train, test):
     """`(x, y), (x, y)`: as many images with pixels from 0 to 1, shape (28, 28, 1)."""
+    counts = {"train": train, "test": test}
     with np.load(Path(folder) / "mnist" / "mnist.npz") as arrays:
-        parts = [
-            (arrays[f"x_{p}"][:n], arrays[f"y_{p}"][:n])
-            for p, n in (("train", train), ("test", test))
-        ]
+        parts = [(arrays[f"x_{p}"][:n], arrays[f"y_{p}"][:n]) for p, n in counts.items()]
     return [((x[..., None] / 255).astype("float32"), y.astype("int32")) for x, y in parts]

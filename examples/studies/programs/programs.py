@@ -1,7 +1,7 @@
 """Public programs of Keras: what Adam says of the test data, and what three lines more say.
 
     python -m examples.studies.programs.programs --data-dir DIR
-    python -m examples.studies.programs.programs --quick --programs 12,19a    made-up data, seconds
+    python -m examples.studies.programs.programs --quick --programs 12,19     made-up data, a minute
     python -m examples.studies.programs.programs --report                     the tables alone
 
 Each program is trained by Adam and, with all defaults, by `QDOPLangevin(num_data=N)` and
@@ -177,13 +177,8 @@ METRICS = {
 def shown(value):
     if value is None:
         return ""
-    return (
-        f"{value:,.0f}"
-        if abs(value) >= 1000
-        else f"{value:.3g}"
-        if abs(value) >= 10
-        else f"{value:.3f}"
-    )
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"
 
 
 def stages(programs):
