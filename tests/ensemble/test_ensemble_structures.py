@@ -177,5 +177,5 @@ def test_a_dataset_of_words_is_reported():
     y = np.array([0, 1, 1])
     report = ensemble.report(tf.data.Dataset.from_tensor_slices((x, y)).batch(2), verbose=0)
     expected = ensemble.report(x, y, verbose=0)
-    for name in ("accuracy", "negative_log_likelihood", "ece"):
+    for name in ("accuracy", "negative_log_likelihood", "brier_score"):
         assert report[name] == pytest.approx(expected[name], rel=1e-5)

@@ -208,4 +208,4 @@ def tagger(mask):
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy
 masked_tags = tags(CROSSENTROPY, True, what="`mask_zero`")
 ignored_tags = tags(lambda: CROSSENTROPY(ignore_class=0), False, what="`ignore_class`")
-own_loss_tags = tags(TokenLoss, False, "probabilities", what="a loss of its own")
+own_loss_tags = tags(TokenLoss, False, "values", what="a loss of its own")
