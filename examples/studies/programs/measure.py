@@ -88,7 +88,8 @@ def trained(program, model, optimizer, seed, callbacks=()):
 
 def sampled(program, model, seed, stages):
     """The ensemble that the three lines give, None where one fails, and what it scores."""
-    sampler, optimizer = kl.PosteriorSampler(), kl.QDOPLangevin(num_data=program.num_data)
+    sampler = kl.PosteriorSampler()
+    optimizer = kl.QDOPLangevin(num_data=program.num_data, **program.sampler)
     fitted = stages.run("fit", trained, program, model, optimizer, seed, [sampler])
     if fitted is None:
         return None, {}
@@ -168,7 +169,7 @@ def a_few_inputs(data, count=5):
     if len(data) == 2:
         return tree.map_structure(lambda a: a[:count], data[0])
     for batch in data[0]:
-        return tree.map_structure(lambda a: np.asarray(a)[:count], batch[0])
+        return tree.map_structure(lambda a: a[:count], batch[0])
 
 
 def close(name, found, expected, tolerance):

@@ -25,6 +25,7 @@ class Program:
         epochs: Of Adam, of the sampler and of the warm start alike.
         rate: Adam's learning rate.
         fit, compile: Further arguments.
+        sampler: Arguments of `QDOPLangevin` beside `num_data`.
         output: What `ensemble` must be told, None where the loss says it.
         extra_line: Called with the model before the sampler is compiled.
         tolerance: How far two computations of one number may be apart, relatively.
@@ -42,6 +43,7 @@ class Program:
     rate: float = 1e-3
     fit: dict = dataclasses.field(default_factory=dict)
     compile: dict = dataclasses.field(default_factory=dict)
+    sampler: dict = dataclasses.field(default_factory=dict)
     output: object = None
     extra_line: Callable | None = None
     tolerance: float = 1e-4

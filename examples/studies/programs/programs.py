@@ -52,6 +52,7 @@ PROGRAMS = {
     "16c": tabular.quantile,
     "16d": tabular.huber,
     "16e": tabular.logarithmic,
+    "16f": tabular.model_fisher,
     "17": tabular.rare_class,
     "19": text.masked_tags,
     "19b": text.ignored_tags,

@@ -192,7 +192,7 @@ def quantile_loss(y_true, y_pred):
     return ops.mean(ops.maximum(0.9 * gap, -0.1 * gap), axis=-1)
 
 
-def counts(loss, activation=None, output=None, what=""):
+def counts(loss, activation=None, output=None, what="", sampler=None):
     """Number 16: how many bikes are hired in an hour."""
 
     def program(folder):
@@ -212,6 +212,7 @@ def counts(loss, activation=None, output=None, what=""):
             metric=RMSE,
             metrics=rmse,
             output=output,
+            sampler=sampler or {},
             epochs=8,
         )
 
@@ -229,6 +230,11 @@ def one_layer(features, activation):
 
 
 poisson = counts("poisson", "exponential", what="`poisson`")
+model_fisher = counts(
+    *("poisson", "exponential"),
+    what='`poisson`, sampled with `fisher="model"`',
+    sampler={"fisher": "model"},
+)
 absolute = counts("mae", what="`mae`")
 quantile = counts(quantile_loss, output="values", what="a quantile loss")
 huber = counts(keras.losses.Huber(), what="`Huber`")
