@@ -186,7 +186,7 @@ def stages(programs):
     """A line for each program: which stages hold, the words of those that do not, and warnings."""
     lines = []
     for mine in programs:
-        words = mine[0]["stages"]
+        words = mine[0]["stages"]  # of the first seed
         failed = [f"`{name}`: {text}" for name, text in words.items() if text]
         held = sum(words.get(name, "not run") is None for name in STAGES)
         said = [f"warned: {text}" for text in mine[0]["warned"]]
