@@ -27,6 +27,7 @@ from examples.studies.default_settings import default_settings
 from examples.studies.mnist import report as natural_langevin
 from examples.studies.momentum import images, language, regression
 from examples.studies.natural_gradient import figures
+from examples.studies.programs import programs
 from examples.studies.reference_posteriors import report as reference_posteriors
 from examples.studies.stopping import stopping
 from examples.studies.ten_problems import ten_problems
@@ -53,6 +54,7 @@ PAGES = {
     "studies/momentum/language.jsonl": language.page,
     "studies/momentum/regression.jsonl": regression.page,
     "studies/natural_gradient/figures.jsonl": figures.page,
+    "studies/programs/programs.jsonl": programs.page,
     "studies/reference_posteriors/reference_posteriors.jsonl": reference_posteriors.page,
     "studies/stopping/stopping.jsonl": stopping.page,
     "studies/ten_problems/ten_problems.jsonl": ten_problems.page,

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_langevin.ensemble.saving import layers_with_own_state
+
 
 def export_saved_model(ensemble, filepath, input_signature, quantiles, verbose=None, **kwargs):
     """Endpoints `serve` and `predict_uncertainty`; see `BayesianEnsembleModel.export`."""
@@ -21,6 +23,9 @@ def export_saved_model(ensemble, filepath, input_signature, quantiles, verbose=N
 
     archive = keras.export.ExportArchive()
     archive.track(ensemble)
+    if keras.backend.backend() == "tensorflow":
+        for layer in layers_with_own_state(ensemble.members.network):  # tables
+            archive.track(layer)
     archive.add_endpoint("serve", ensemble.__call__, input_signature, **kwargs)
     archive.add_endpoint("predict_uncertainty", uncertainty, input_signature, **kwargs)
     archive.write_out(str(filepath), verbose=True if verbose is None else verbose)

@@ -11,7 +11,7 @@ from keras.src.trainers.data_adapters.generator_data_adapter import GeneratorDat
 from keras.src.trainers.epoch_iterator import EpochIterator
 
 from keras_langevin.keras_internals.model import is_built
-from keras_langevin.keras_internals.native import native_batch, native_tensor
+from keras_langevin.keras_internals.native import native_batch, native_tensor, with_strings
 from keras_langevin.keras_internals.read_ahead import (
     first_batches,
     py_dataset_batches,
@@ -184,7 +184,8 @@ def is_endless(data):
 
 
 def data_in_memory(data):
-    """`(x, y, sample_weight)` of a whole dataset in NumPy arrays."""
+    """`(x, y, sample_weight)` of a whole dataset in NumPy arrays; strings on TensorFlow are its
+    tensors."""
     parts = zip(*data_batches(data), strict=True)
     return tuple(None if part[0] is None else _concatenated(part) for part in parts)
 
@@ -206,4 +207,4 @@ def _iterator(adapter):
 
 
 def _concatenated(batches):
-    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *batches)
+    return keras.tree.map_structure(lambda *a: with_strings(np.concatenate(a)), *batches)

@@ -68,7 +68,7 @@ def _native(array):
     array = array if _is_sparse(array) else sliceable(array)
     if has_rows(array):
         return native_tensor(array)
-    return _with_strings(array if isinstance(array, np.ndarray) else np.asarray(array))
+    return with_strings(array if isinstance(array, np.ndarray) else np.asarray(array))
 
 
 def native_tensor(array):
@@ -78,7 +78,7 @@ def native_tensor(array):
     if _is_sparse(array):
         return _native_sparse(array)
     if isinstance(array, np.ndarray):
-        array = _with_strings(array)
+        array = with_strings(array)
     if getattr(array, "dtype", None) == "string":
         return array
     return keras.ops.convert_to_tensor(array)
@@ -101,7 +101,8 @@ def _native_sparse(array):
     return keras.ops.convert_to_tensor(np.asarray(matrix.todense()))
 
 
-def _with_strings(array):
+def with_strings(array):
+    """The array; strings as the tensor that TensorFlow's layers take."""
     if array.dtype.kind in "USO" and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

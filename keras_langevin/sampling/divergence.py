@@ -72,8 +72,19 @@ class DivergenceGuard:
             f"Received: {what}, at step {steps}, after "
             f"{self.callback.epochs_seen} whole epochs. Nearly always the "
             f"learning rate, here {rate:.3g}, is too large, so that every step overshoots "
-            'more than the last: use `learning_rate="auto"`, or a tenth of it; '
-            "`kl.diagnostics.step_size` measures how large it may be. Else look for NaN or "
+            f"more than the last: {self._smaller_rate()} Else look for NaN or "
             "infinity in the training data; `on_nonfinite` of the optimizer says what becomes of "
             f"such steps. The {len(self.callback.samples)} samples stored before can be used."
+        )
+
+    def _smaller_rate(self):
+        if not self._sampler().has_automatic_learning_rate:
+            return (
+                'use `learning_rate="auto"`, or a tenth of it; `kl.diagnostics.step_size` measures '
+                "how large it may be."
+            )
+        return (
+            '"auto" found it where the loss is curved less than further on. Pass a tenth of it; '
+            'for counts, and where predictions begin far from the targets, pass `fisher="model"`, '
+            "which `kl.QDOPLangevin` and `kl.DOPLangevin` take."
         )

@@ -127,19 +127,55 @@ def test_saving_a_model_without_config_says_so(tmp_path):
         ensemble.save(tmp_path / "ensemble.keras")
 
 
-@pytest.mark.backend
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strings are TensorFlow's")
-def test_vocabularies_are_kept_and_saved(tmp_path):
+def reads_words():
+    """A model of one column of words, and the words."""
     words = np.array([["red"], ["green"], ["blue"]])
     lookup = layers.StringLookup(output_mode="one_hot")
     lookup.adapt(words)
     inputs = keras.Input((1,), dtype="string")
     model = keras.Model(inputs, layers.Dense(2)(lookup(inputs)))
-    samples = draw(model)
-    ensemble = BayesianEnsembleModel(model, samples, output="logits")
-    x = keras.ops.convert_to_tensor(words)
+    return model, keras.ops.convert_to_tensor(words)
+
+
+has_strings = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="strings are TensorFlow's"
+)
+
+
+@pytest.mark.backend
+@has_strings
+def test_vocabularies_are_kept_and_saved(tmp_path):
+    model, x = reads_words()
+    ensemble = BayesianEnsembleModel(model, draw(model), output="logits")
     prediction = ensemble.predict(x, verbose=0)
     assert len(np.unique(prediction[:, 0])) == 3
     ensemble.save(tmp_path / "ensemble.keras")
     loaded = keras.models.load_model(tmp_path / "ensemble.keras")
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), prediction)
+
+
+@pytest.mark.backend
+@has_strings
+def test_vocabularies_are_served(tmp_path):
+    import tensorflow as tf
+
+    model, x = reads_words()
+    ensemble = BayesianEnsembleModel(model, draw(model), output="logits")
+    ensemble.export(tmp_path, verbose=False)
+    artifact = tf.saved_model.load(tmp_path)
+    served = artifact.serve(x)
+    np.testing.assert_allclose(served, ensemble.predict(x, verbose=0), rtol=1e-6)
+
+
+@pytest.mark.backend
+@has_strings
+def test_a_dataset_of_words_is_reported():
+    import tensorflow as tf
+
+    model, x = reads_words()
+    ensemble = BayesianEnsembleModel(model, draw(model), output="logits")
+    y = np.array([0, 1, 1])
+    report = ensemble.report(tf.data.Dataset.from_tensor_slices((x, y)).batch(2), verbose=0)
+    expected = ensemble.report(x, y, verbose=0)
+    for name in ("accuracy", "negative_log_likelihood", "brier_score"):
+        assert report[name] == pytest.approx(expected[name], rel=1e-5)

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from targets.sampler_runs import NUM_DATA, compiled, fit, plain, steps
 
+from keras_langevin.optimizers import QDOPLangevin
+from keras_langevin.sampling.divergence import DivergenceGuard
 from keras_langevin.sampling.posterior_sampler import PosteriorSampler
 from keras_langevin.storage.sample_store import SampleStore
 
@@ -24,6 +26,14 @@ def test_nonfinite_loss_stops_training_also_in_burn_in():
     assert len(sampler.samples) == 1
     with pytest.raises(FloatingPointError, match="learning_rate"):
         fit(plain(), PosteriorSampler(10), 1, poison=True)
+
+
+def test_who_uses_auto_is_not_told_to_use_it():
+    sampler = PosteriorSampler(1)
+    fit(compiled(optimizer=QDOPLangevin(num_data=NUM_DATA)), sampler, 1)
+    with pytest.raises(FloatingPointError, match=r'"auto" found it.*`fisher="model"`') as raised:
+        DivergenceGuard(sampler).check(float("nan"))
+    assert 'use `learning_rate="auto"`' not in str(raised.value)
 
 
 def test_a_nonfinite_sample_is_never_stored(tmp_path):
