@@ -79,7 +79,8 @@ def check_states_a_loss(model):
     if not states_a_loss(model):
         raise ValueError(
             "The loss to be measured must be one that `compile(loss=...)` or `compute_loss` "
-            f"states. Received: model '{model.name}', whose `train_step` alone knows its loss. "
+            f"states, and `train_step` trains on. Received: model '{model.name}', whose "
+            "`train_step` alone knows its loss. "
             "Compute it in `compute_loss(x, y, y_pred, sample_weight)`, or pass a learning rate in "
             'the place of "auto", such as `kl.QDOPLangevin(learning_rate=1e-3, num_data=N)`.'
         )

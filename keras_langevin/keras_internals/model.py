@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import types
 
 import keras
@@ -76,7 +77,27 @@ def states_a_loss(model):
     """Whether `compute_loss` gives the loss that `fit` trains on."""
     own_loss = type(model).compute_loss is not keras.Model.compute_loss
     own_step = type(model).train_step is not keras.Model.train_step
-    return own_loss or has_compiled_loss(model) or not own_step
+    is_read = has_compiled_loss(model) and _reads_the_loss(type(model))
+    return own_loss or is_read or not own_step
+
+
+# Of methods and attributes of a model, by one of which a `train_step` comes by the compiled loss.
+_LOSSES = {"compute_loss", "compute_loss_and_updates", "loss", "train_step"}
+
+
+def _reads_the_loss(cls):
+    """Whether a method that is not Keras' own names the loss, or its step cannot be looked into."""
+    own = [base for base in cls.__mro__ if not base.__module__.startswith("keras.")]
+    methods = (inspect.unwrap(m) for base in own for m in vars(base).values() if callable(m))
+    codes = [m.__code__ for m in methods if hasattr(m, "__code__")]
+    has_step = any(code.co_name == "train_step" for code in codes)
+    return not has_step or any(_LOSSES & _names(code) for code in codes)
+
+
+def _names(code):
+    """Attributes and globals that a function reads, and the functions within it."""
+    inner = (_names(c) for c in code.co_consts if isinstance(c, types.CodeType))
+    return set(code.co_names).union(*inner)
 
 
 def regularization_loss(model):

@@ -244,6 +244,29 @@ def test_a_train_step_that_alone_knows_its_loss_is_refused_before_the_first_step
         model.fit(x, y, callbacks=[kl.PosteriorSampler(burn_in=0)], verbose=0)
 
 
+def test_a_compiled_loss_that_a_train_step_does_not_read_is_refused():
+    class Ignores(WithoutTraining):
+        def train_step(self, *args):
+            loss = ops.mean(self(args[-1][0]) ** 2)
+            raise AssertionError(f"no step may be made: {loss}")
+
+    model, (x, y) = Ignores(), numbers()
+    model.compile(kl.QDOPLangevin(num_data=ROWS), "binary_crossentropy")
+    with pytest.raises(ValueError, match=r"`train_step` alone.*learning_rate=1e-3"):
+        model.fit(x, y, callbacks=[kl.PosteriorSampler(burn_in=0)], verbose=0)
+
+
+def test_a_train_step_that_reads_the_compiled_loss_is_sampled():
+    class Counts(WithoutTraining):
+        def train_step(self, *args):
+            return super().train_step(*args)
+
+    model, (x, y) = Counts(), numbers()
+    model.compile(kl.SGLD(num_data=ROWS), "binary_crossentropy")
+    model.fit(x, y, epochs=2, callbacks=[kl.PosteriorSampler(burn_in=1)], verbose=0)
+    assert float(ops.convert_to_numpy(model.optimizer.learning_rate)) > 0
+
+
 @pytest.mark.neutral
 def test_what_cannot_be_measured_names_the_rate_and_the_way_out(monkeypatch):
     def broken(*args, **kwargs):
