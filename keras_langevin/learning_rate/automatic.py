@@ -1,7 +1,14 @@
 """`learning_rate="auto"`, and the same for a training loop of one's own."""
 
+import numpy as np
+from keras import ops
+
 from keras_langevin.arguments import integer
-from keras_langevin.keras_internals import batches_of_fit, kept_while_compiled
+from keras_langevin.keras_internals import (
+    batches_of_fit,
+    inner_optimizer,
+    kept_while_compiled,
+)
 from keras_langevin.learning_rate.curvature import CurvatureProbe
 from keras_langevin.learning_rate.limits import CURVATURE_BATCHES, measure, step_size
 from keras_langevin.learning_rate.warm_up import METRIC_BATCHES, fill_metric, of_one_size
@@ -31,10 +38,16 @@ def find_learning_rate(model, x, y, batch_size=32, sample_weight=None, num_steps
     return step_size(model, x, y, batch_size, sample_weight).recommended_for(num_steps)
 
 
+BACK_OFF, MOST_BACK_OFFS = 0.1, 3
+
+
 class AutomaticLearningRate:
     """Sets the learning rate of a model in `fit` to `StepSize.recommended_for` the steps of the
     run: before the first step, at the end of epochs 1, 2, 4, 8 ... of burn-in, and at its end, so
     that samples are drawn at one rate.
+
+    The curvature along the way can be far larger than where it was measured. An epoch of burn-in
+    that diverges is therefore undone, and from then on the rate is a tenth of what is recommended.
 
     Args:
         num_steps: Of the whole `fit`, None where nobody knows.
@@ -45,6 +58,7 @@ class AutomaticLearningRate:
         self.optimizer = sampler_of(model)
         self.num_steps = num_steps
         self.found = None
+        self._share, self._state = 1.0, None
 
     def begin(self):
         batches = batches_of_fit(self.model, METRIC_BATCHES)
@@ -58,6 +72,29 @@ class AutomaticLearningRate:
         check_states_a_loss(self.model)
         fill_metric(self.model, of_one_size(batches))
         self._set(batches)
+
+    def remember(self):
+        """The state at the beginning of an epoch of burn-in."""
+        # Copied: torch's arrays are views of what steps change.
+        self._state = [np.array(ops.convert_to_numpy(v)) for v in self._variables()]
+
+    def back_off(self):
+        """Returns to the state that is remembered, with a tenth of the rate. Three times in all.
+
+        Returns:
+            The rate that was too large, and the new one; None where it gives up.
+        """
+        if self._state is None or self._share < 1.5 * BACK_OFF**MOST_BACK_OFFS:
+            return None
+        rate = self.optimizer.present_learning_rate
+        for variable, value in zip(self._variables(), self._state, strict=True):
+            variable.assign(value)
+        self._share *= BACK_OFF
+        self.optimizer.learning_rate = BACK_OFF * rate
+        return rate, BACK_OFF * rate
+
+    def _variables(self):
+        return [*self.model.variables, *inner_optimizer(self.model.optimizer).variables]
 
     def epoch_end(self, epochs):
         if epochs & (epochs - 1) == 0:
@@ -96,4 +133,4 @@ class AutomaticLearningRate:
             ) from error
         self.optimizer.gradient_noise = found.gradient_noise
         self.found = found
-        self.optimizer.learning_rate = found.recommended_for(self.num_steps)
+        self.optimizer.learning_rate = self._share * found.recommended_for(self.num_steps)

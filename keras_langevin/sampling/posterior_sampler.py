@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from pathlib import Path
 
 import keras
@@ -107,7 +108,8 @@ class PosteriorSampler(keras.callbacks.Callback):
             a chain of its own.
         FloatingPointError: In `fit`, when the loss of an epoch or a weight to be stored is NaN
             or infinite, or bad steps have brought the loss scale of float16 below 6e-5. What was
-            stored before is complete and can be used.
+            stored before is complete and can be used. In burn-in at `learning_rate="auto"` the
+            epoch is undone first, with a warning, and goes on at a tenth of the rate; three times.
 
     Example:
 
@@ -303,13 +305,16 @@ class PosteriorSampler(keras.callbacks.Callback):
         self._steps_before_epoch, self._epochs_done = self.steps_seen, epoch
         keep_weights(self.model)
         self._followed.go_on(self, f"{self._seen()} {self.unit}s" if self._seen() else None)
+        self._was_undone = False
+        if self._automatic is not None and self._burns_in:
+            self._automatic.remember()
         dataset = dataset_of_fit(self.model)
         if hasattr(dataset, "set_epoch"):  # Keras' own count depends on what it built before
             dataset.set_epoch(self.epochs_seen)
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
-        self._guard.check(logs.get("loss"))
+        self._check_finite(logs.get("loss"))
         check_same_weights(self.model)
         self.epochs_seen += 1
         self._epochs_done += 1
@@ -336,10 +341,27 @@ class PosteriorSampler(keras.callbacks.Callback):
         done = batch + 1  # the last execution of an epoch may be shorter than the others
         if self.params and self.params.get("steps"):
             done = min(done, self.params["steps"])
-        self._guard.check()
+        self._check_finite()
         before, self.steps_seen = self.steps_seen, self._steps_before_epoch + done
         self._sample_when_due(before, self.steps_seen)
         self._end_burn_in()
+
+    def _check_finite(self, loss=None):
+        """Raises where the chain diverged; in burn-in at the rate of "auto" it tries a smaller one
+        first."""
+        try:
+            self._guard.check(None if self._was_undone else loss)  # the mean over what is undone
+        except FloatingPointError:
+            rates = self._automatic.back_off() if self._automatic and self._burns_in else None
+            if rates is None:
+                raise
+            self._guard, self._was_undone = DivergenceGuard(self), True
+            warnings.warn(
+                f'The chain diverged in burn-in at learning_rate="auto", {rates[0]:.2g}: the '
+                "loss is curved more along its way than where that was measured. It is back "
+                "where this epoch began, and goes on at a tenth of that rate.",
+                stacklevel=3,
+            )
 
     def _sample_when_due(self, after, until):
         position = self._stored.due_within(after, until)
