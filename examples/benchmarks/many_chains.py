@@ -8,7 +8,8 @@
 LeNet (5x5 convolutions of 6 and 16, dense 120, 84, 10) on 640 random images of 28x28 pixels,
 batches of 64. An epoch ends with a sample of each chain. `first` is seconds of 2 epochs with
 compilation, `step` milliseconds of a step of all chains, from the difference of a long and a short
-run. blackjax stores nothing. Rows go to `many_chains.jsonl`.
+run. blackjax stores nothing. XLA's convolutions on processors are slow where each chain has kernels
+of its own: there one after another is faster. Rows go to `many_chains.jsonl`.
 """
 
 import argparse
@@ -55,9 +56,9 @@ def lenet():
         [
             keras.Input((28, 28, 1)),
             layers.Conv2D(6, 5, activation="tanh", padding="same"),
-            layers.AveragePooling2D(),
+            layers.AveragePooling2D(2),
             layers.Conv2D(16, 5, activation="tanh"),
-            layers.AveragePooling2D(),
+            layers.AveragePooling2D(2),
             layers.Flatten(),
             *(layers.Dense(units, "tanh") for units in (120, 84)),
             layers.Dense(10),

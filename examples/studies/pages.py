@@ -11,6 +11,7 @@ from pathlib import Path
 from examples.benchmarks import (
     analytic,
     effective_samples,
+    many_chains,
     memory,
     noise_quality,
     planning,
@@ -37,6 +38,7 @@ ROOT = EXAMPLES.parent
 PAGES = {
     "benchmarks/analytic.jsonl": analytic.page,
     "benchmarks/effective_samples.jsonl": effective_samples.page,
+    "benchmarks/many_chains.jsonl": many_chains.page,
     "benchmarks/memory.jsonl": memory.page,
     "benchmarks/noise_quality.jsonl": noise_quality.page,
     "benchmarks/planning.jsonl": planning.page,
