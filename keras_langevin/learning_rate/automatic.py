@@ -15,6 +15,8 @@ from keras_langevin.learning_rate.warm_up import METRIC_BATCHES, fill_metric, of
 from keras_langevin.model_loss import check_states_a_loss
 from keras_langevin.optimizers.snapshots import sampler_of
 
+BACK_OFF, MOST_BACK_OFFS = 0.1, 3  # the factor on the rate, and how often
+
 
 def find_learning_rate(model, x, y, batch_size=32, sample_weight=None, num_steps=None) -> float:
     """A learning rate that is stable at the present weights and lets minibatches add less noise
@@ -38,9 +40,6 @@ def find_learning_rate(model, x, y, batch_size=32, sample_weight=None, num_steps
     return step_size(model, x, y, batch_size, sample_weight).recommended_for(num_steps)
 
 
-BACK_OFF, MOST_BACK_OFFS = 0.1, 3
-
-
 class AutomaticLearningRate:
     """Sets the learning rate of a model in `fit` to `StepSize.recommended_for` the steps of the
     run: before the first step, at the end of epochs 1, 2, 4, 8 ... of burn-in, and at its end, so
@@ -58,7 +57,7 @@ class AutomaticLearningRate:
         self.optimizer = sampler_of(model)
         self.num_steps = num_steps
         self.found = None
-        self._share, self._state = 1.0, None
+        self._num_back_offs, self._state = 0, None
 
     def begin(self):
         batches = batches_of_fit(self.model, METRIC_BATCHES)
@@ -82,16 +81,16 @@ class AutomaticLearningRate:
         """Returns to the state that is remembered, with a tenth of the rate. Three times in all.
 
         Returns:
-            The rate that was too large, and the new one; None where it gives up.
+            The rate that was too large; None where it gives up.
         """
-        if self._state is None or self._share < 1.5 * BACK_OFF**MOST_BACK_OFFS:
+        if self._state is None or self._num_back_offs == MOST_BACK_OFFS:
             return None
         rate = self.optimizer.present_learning_rate
         for variable, value in zip(self._variables(), self._state, strict=True):
             variable.assign(value)
-        self._share *= BACK_OFF
+        self._num_back_offs += 1
         self.optimizer.learning_rate = BACK_OFF * rate
-        return rate, BACK_OFF * rate
+        return rate
 
     def _variables(self):
         return [*self.model.variables, *inner_optimizer(self.model.optimizer).variables]
@@ -133,4 +132,5 @@ class AutomaticLearningRate:
             ) from error
         self.optimizer.gradient_noise = found.gradient_noise
         self.found = found
-        self.optimizer.learning_rate = self._share * found.recommended_for(self.num_steps)
+        share = BACK_OFF**self._num_back_offs
+        self.optimizer.learning_rate = share * found.recommended_for(self.num_steps)

@@ -352,12 +352,12 @@ class PosteriorSampler(keras.callbacks.Callback):
         try:
             self._guard.check(None if self._was_undone else loss)  # the mean over what is undone
         except FloatingPointError:
-            rates = self._automatic.back_off() if self._automatic and self._burns_in else None
-            if rates is None:
+            rate = self._automatic.back_off() if self._automatic and self._burns_in else None
+            if rate is None:
                 raise
             self._guard, self._was_undone = DivergenceGuard(self), True
             warnings.warn(
-                f'The chain diverged in burn-in at learning_rate="auto", {rates[0]:.2g}: the '
+                f'The chain diverged in burn-in at learning_rate="auto", {rate:.2g}: the '
                 "loss is curved more along its way than where that was measured. It is back "
                 "where this epoch began, and goes on at a tenth of that rate.",
                 stacklevel=3,

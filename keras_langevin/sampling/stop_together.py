@@ -16,7 +16,9 @@ from keras_langevin.sampling.stopping_rule import (
 )
 
 FEWEST_DRAWS = 4  # for R-hat
-GROWTH = 1.05  # of the samples from one measurement to the next, which takes tens of milliseconds
+MEASURED_AGAIN = (
+    1.05  # of the samples from one measurement to the next, which takes tens of milliseconds
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +119,7 @@ class StopTogether:
         if len(common) < FEWEST_DRAWS:
             return NOTHING
         age = callback.age(max(common))
-        if age < GROWTH * self._age:
+        if age < MEASURED_AGAIN * self._age:
             return self._found[2]
         self._age = age
         return self._measure(callback, chains, sorted(common))

@@ -197,6 +197,7 @@ def test_auto_where_layers_alone_add_losses():
     assert rate > 0
 
 
+@pytest.mark.backend
 @ON_TENSORFLOW
 def test_auto_on_strings():
     import tensorflow as tf
@@ -218,6 +219,7 @@ def test_auto_on_strings():
         assert kl.find_learning_rate(model, given, y, batch_size=8) > 0
 
 
+@pytest.mark.backend
 @ON_TENSORFLOW
 def test_auto_where_a_layer_runs_python():
     import tensorflow as tf

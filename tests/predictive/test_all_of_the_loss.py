@@ -79,6 +79,7 @@ def test_the_axis_of_the_classes_and_smoothed_labels(from_logits, axis, smoothin
     assert score(family, outputs, NUMBERS) == pytest.approx(score(family, outputs, one_hot))
 
 
+@pytest.mark.torch
 @pytest.mark.skipif(BACKEND != "torch", reason="Keras takes it on torch alone")
 def test_the_axis_of_a_sparse_loss():
     loss = losses.SparseCategoricalCrossentropy(from_logits=True, axis=1, ignore_class=2)

@@ -314,6 +314,7 @@ def test_nothing_constant_is_better_than_the_guess(name):
     assert rows["epistemic_share"] == 0
 
 
+@pytest.mark.backend
 @TFP
 @pytest.mark.parametrize("name", [name for name in CASES if name != "almost poisson"])
 def test_the_distribution_is_the_mixture(name):

@@ -10,7 +10,11 @@ from keras_langevin.predictive.registry import find_family
 
 BACKEND = keras.backend.backend()
 RNG = np.random.default_rng(0)
-pytestmark = pytest.mark.skipif(BACKEND == "jax", reason="JAX needs jax_enable_x64 from the start")
+pytestmark = [
+    pytest.mark.backend,
+    pytest.mark.torch,
+    pytest.mark.skipif(BACKEND == "jax", reason="JAX needs jax_enable_x64 from the start"),
+]
 
 LOSSES = [
     (losses.SparseCategoricalCrossentropy(ignore_class=1), np.array([0, 1, 2])),

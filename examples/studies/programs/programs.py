@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from examples.studies.common import pages
+from examples.studies.common import pages, study
 from examples.studies.common.results import Results
 from examples.studies.common.tables import table
 from examples.studies.programs import images, structures, tabular, text
@@ -66,12 +66,7 @@ WITHOUT_DATA = ("11", "12", "15", "19", "19b", "19c")  # made up
 
 def main():
     options = arguments()
-    results = Results(options.results)
-    for seed in [] if options.report else range(options.seeds):
-        for number in options.programs:
-            run(number, seed, options, results)
-    print(report(results.rows))
-    pages.write(page, results.path)
+    study.run_all(options, options.programs, run, report, page)
 
 
 def arguments():

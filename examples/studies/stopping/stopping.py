@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import keras_langevin as kl
-from examples.studies.common import pages
+from examples.studies.common import pages, study
 from examples.studies.common.results import Results
 from examples.studies.common.tables import table
 from examples.studies.default_settings import data
@@ -40,12 +40,7 @@ STARTS = ["random weights", "Adam"]
 
 def main():
     options = arguments()
-    results = Results(options.results)
-    for seed in [] if options.report else range(options.seeds):
-        for name in options.problems.split(","):
-            run(name, seed, options, results)
-    print(report(results.rows))
-    pages.write(page, results.path)
+    study.run_all(options, options.problems.split(","), run, report, page)
 
 
 def arguments():
