@@ -16,9 +16,7 @@ from keras_langevin.sampling.stopping_rule import (
 )
 
 FEWEST_DRAWS = 4  # for R-hat
-MEASURED_AGAIN = (
-    1.05  # of the samples from one measurement to the next, which takes tens of milliseconds
-)
+MEASURED_AGAIN = 1.05  # growth of the samples between measurements, of tens of milliseconds
 
 
 @dataclasses.dataclass(frozen=True)
